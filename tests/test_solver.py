@@ -1,0 +1,192 @@
+"""The solver on problems whose answers are known, with no face in sight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor
+
+from tracker.fitting.linear import BlockTridiagonal, NormalEquations, SingularSystem
+from tracker.fitting.residuals import PriorResidual, SmoothnessResidual
+from tracker.fitting.robust import GemanMcClure, Huber
+from tracker.fitting.solver import Linearization, SolverConfig, SolverError, Term, Variable, solve, total_cost
+
+
+def double(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+class Line:
+    """y = slope_t · x + offset, one slope per frame, one offset for all."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __call__(self, values: Mapping[str, Tensor], wanted: frozenset[str]) -> Linearization:
+        residual = (values["slope"] * self.x + values["offset"] - self.y)[..., None]
+        ones = torch.ones_like(residual)[..., None]
+        jacobians = {"slope": self.x.expand(residual.shape[:2])[..., None, None], "offset": ones}
+        return Linearization(residual, {k: v for k, v in jacobians.items() if k in wanted})
+
+
+class Rosenbrock:
+    """The classic banana valley as residuals (10 (b − a²), 1 − a); minimum 0 at (1, 1)."""
+
+    def __call__(self, values: Mapping[str, Tensor], wanted: frozenset[str]) -> Linearization:
+        a, b = values["ab"].unbind(-1)
+        residual = torch.stack([10 * (b - a * a), 1 - a], dim=-1)[..., None]
+        rows = torch.stack([torch.stack([-20 * a, torch.full_like(a, 10)], -1), torch.stack([-1 + 0 * a, 0 * a], -1)], 1)
+        return Linearization(residual, {"ab": rows[:, :, None, :]} if wanted else {})
+
+
+def test_linear_problem_with_shared_variable_is_solved_exactly():
+    x, truth_slope, truth_offset = double(1, 20), double(4, 1, seed=1), 0.7
+    y = truth_slope * x + truth_offset
+    start = {"slope": torch.zeros(4, 1, dtype=torch.float64), "offset": torch.zeros(1, dtype=torch.float64)}
+    found = solve([Term("line", Line(x, y))], [Variable("slope"), Variable("offset", shared=True)], start)
+    assert torch.allclose(found.values["slope"], truth_slope, atol=1e-6)
+    assert abs(found.values["offset"].item() - truth_offset) < 1e-6
+    assert found.cost < 1e-10 < found.initial_cost
+
+
+def test_shared_covariance_is_that_of_the_whole_system():
+    """The Schur complement's inverse must equal the corner of the full inverse of JᵀJ."""
+    x = double(1, 20)
+    start = {"slope": torch.zeros(3, 1, dtype=torch.float64), "offset": torch.zeros(1, dtype=torch.float64)}
+    found = solve([Term("line", Line(x, x))], [Variable("slope"), Variable("offset", shared=True)], start)
+    rows = torch.zeros(60, 4, dtype=torch.float64)
+    for frame in range(3):
+        rows[20 * frame : 20 * frame + 20, frame] = x[0]
+    rows[:, 3] = 1
+    expected = torch.linalg.inv(rows.T @ rows)[3, 3]
+    assert torch.allclose(found.shared_covariance[0, 0], expected, rtol=1e-6)
+
+
+def test_curved_valley_is_walked_to_its_end():
+    found = solve(
+        [Term("banana", Rosenbrock())],
+        [Variable("ab")],
+        {"ab": torch.tensor([[-1.2, 1.0], [3.0, -2.0]], dtype=torch.float64)},
+        SolverConfig(max_iterations=200, relative_tolerance=1e-14),
+    )
+    assert torch.allclose(found.values["ab"], torch.ones(2, 2, dtype=torch.float64), atol=1e-5)
+
+
+def test_box_limits_hold_and_the_rest_is_optimal_within_them():
+    target = torch.tensor([[2.0, -3.0, 0.25]], dtype=torch.float64)
+    pull = Term("pull", PriorResidual("v", 1.0, target))
+    start = {"v": torch.zeros(1, 3, dtype=torch.float64)}
+    found = solve([pull], [Variable("v", lower=0.0, upper=1.0)], start)
+    assert torch.allclose(found.values["v"], torch.tensor([[1.0, 0.0, 0.25]], dtype=torch.float64), atol=1e-7)
+
+
+def test_coupled_limit_frees_the_other_variable():
+    """min (a + b − 3)² + 0.01 (a² + b²) with a ≤ 1: b must take over what a cannot."""
+
+    class Sum:
+        def __call__(self, values, wanted):
+            rows = torch.ones(1, 1, 1, 2, dtype=torch.float64)
+            return Linearization((values["v"].sum(-1) - 3)[:, None, None], {"v": rows} if wanted else {})
+
+    terms = [Term("sum", Sum()), Term("ridge", PriorResidual("v", 10.0))]
+    start = {"v": torch.zeros(1, 2, dtype=torch.float64)}
+    upper = torch.tensor([1.0, math.inf], dtype=torch.float64)
+    found = solve(terms, [Variable("v", upper=upper)], start, SolverConfig(max_iterations=50, relative_tolerance=1e-12))
+    assert found.values["v"][0, 0].item() == pytest.approx(1.0)
+    assert found.values["v"][0, 1].item() == pytest.approx(2 / 1.01, rel=1e-4)
+
+
+@pytest.mark.parametrize("kernel", [Huber(0.5), GemanMcClure(0.5)])
+def test_robust_kernel_resists_outliers_where_squares_do_not(kernel):
+    x = torch.linspace(-1, 1, 40, dtype=torch.float64)[None]
+    y = 2 * x + 0.5
+    y[0, ::8] += 4
+    start = {"slope": torch.zeros(1, 1, dtype=torch.float64), "offset": torch.zeros(1, dtype=torch.float64)}
+    variables = [Variable("slope"), Variable("offset", shared=True)]
+    config = SolverConfig(max_iterations=60, relative_tolerance=1e-12)
+    plain = solve([Term("line", Line(x, y))], variables, start, config).values["offset"].item()
+    robust = solve([Term("line", Line(x, y), kernel)], variables, start, config).values["offset"].item()
+    assert abs(plain - 0.5) > 0.4
+    assert abs(robust - 0.5) < 0.15
+
+
+@pytest.mark.parametrize("kernel", [Huber(0.7), GemanMcClure(0.7)])
+def test_kernel_weight_is_the_derivative_of_rho(kernel):
+    s = torch.linspace(0.01, 4, 50, dtype=torch.float64)
+    numeric = (kernel.rho(s + 1e-6) - kernel.rho(s - 1e-6)) / 2e-6
+    assert torch.allclose(kernel.weight(s), numeric, atol=1e-6)
+
+
+def test_smoothing_has_no_lag_and_matches_the_dense_solution():
+    """Jointly smoothed noise must equal the direct minimiser, which treats past and future alike."""
+    data = double(12, 2)
+    steps = torch.full((12,), 0.04, dtype=torch.float64)
+    steps[7] = math.inf
+    terms = [Term("data", PriorResidual("v", 0.5, data)), Term("smooth", SmoothnessResidual("v", 2.0, steps))]
+    found = solve(terms, [Variable("v")], {"v": torch.zeros_like(data)}).values["v"]
+
+    difference = torch.zeros(12, 12, dtype=torch.float64)
+    for t in range(1, 12):
+        weight = 0.0 if t == 7 else 1 / (2.0 * math.sqrt(0.04))
+        difference[t, t], difference[t, t - 1] = weight, -weight
+    matrix = torch.eye(12, dtype=torch.float64) / 0.25 + difference.T @ difference
+    assert torch.allclose(found, torch.linalg.solve(matrix, data / 0.25), atol=1e-6)
+
+
+@pytest.mark.parametrize("coupled", [False, True])
+def test_block_tridiagonal_solve_equals_dense_solve(coupled):
+    f, d = 5, 4
+    dense = double(f * d, f * d)
+    dense = dense @ dense.T + 5 * torch.eye(f * d, dtype=torch.float64)
+    blocks = dense.reshape(f, d, f, d)
+    diagonal = torch.stack([blocks[t, :, t] for t in range(f)]) + 10 * torch.eye(d, dtype=torch.float64)
+    below = torch.stack([blocks[t, :, max(t - 1, 0)] for t in range(f)])
+    matrix = torch.zeros(f * d, f * d, dtype=torch.float64).reshape(f, d, f, d)
+    for t in range(f):
+        matrix[t, :, t] = diagonal[t]
+        if coupled and t:
+            matrix[t, :, t - 1], matrix[t - 1, :, t] = below[t], below[t].T
+    rhs = double(f, d, 3, seed=2)
+    expected = torch.linalg.solve(matrix.reshape(f * d, f * d), rhs.reshape(f * d, 3)).reshape(f, d, 3)
+    found = BlockTridiagonal(diagonal, below if coupled else None).solve(rhs)
+    assert torch.allclose(found, expected, atol=1e-10)
+
+
+def test_indefinite_matrix_is_reported():
+    with pytest.raises(SingularSystem):
+        BlockTridiagonal(-torch.eye(2, dtype=torch.float64)[None], None)
+
+
+def test_bordered_system_with_coupled_frames_equals_dense_solve():
+    """All block kinds at once: two frames' coupling, a shared variable, and its coupling to both frames."""
+    f, n, d, s = 4, 6, 3, 2
+    here, before, common, r = double(f, n, 1, d), double(f, n, 1, d, seed=1), double(f, n, 1, s, seed=2), double(f, n, 1, seed=3)
+    before[0] = 0
+    equations = NormalEquations({"x": (f, d)}, {"s": s}, r)
+    equations.add(r, {"x": here, "s": common}, {"x": before}, None)
+    rows = torch.zeros(f, n, f * d + s, dtype=torch.float64)
+    for t in range(f):
+        rows[t, :, t * d : t * d + d] = here[t, :, 0]
+        if t:
+            rows[t, :, t * d - d : t * d] = before[t, :, 0]
+        rows[t, :, f * d :] = common[t, :, 0]
+    rows = rows.flatten(0, 1)
+    damping = 0.01
+    normal = rows.T @ rows
+    normal = normal + damping * normal.diagonal().diag()
+    expected = torch.linalg.solve(normal, -rows.T @ r.flatten())
+    step = equations.solve(damping, {})
+    assert torch.allclose(torch.cat([step["x"].flatten(), step["s"]]), expected, atol=1e-8)
+
+
+def test_cost_never_rises_and_bad_starts_are_refused():
+    start = {"ab": torch.tensor([[50.0, -80.0]], dtype=torch.float64)}
+    terms = [Term("banana", Rosenbrock())]
+    costs = [solve(terms, [Variable("ab")], start, SolverConfig(max_iterations=k)).cost for k in range(1, 8)]
+    assert all(later <= earlier for earlier, later in zip(costs, costs[1:], strict=False))
+    assert costs[0] < total_cost(terms, start)
+    with pytest.raises(SolverError):
+        solve(terms, [Variable("ab")], {"ab": torch.tensor([[math.nan, 0.0]], dtype=torch.float64)})

@@ -1,0 +1,120 @@
+"""Identity and focal length from a handful of well-spread frames, solved jointly."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tracker.camera import FocalPrior
+from tracker.config import TrackerConfig
+from tracker.fitting.objective import (
+    FaceLandmarks,
+    frame_variables,
+    identity_terms,
+    initial_values,
+    landmark_term,
+    prior_terms,
+)
+from tracker.fitting.observations import LandmarkBatch
+from tracker.fitting.solver import Solution, Term, Variable, solve
+
+# Landmarks are re-weighted by visibility once the poses are known better than the closed form gives them.
+_ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class SharedFit:
+    """What all frames share.
+
+    Attributes:
+        identity: coefficients.
+        focal_px: pixels.
+        focal_log_sigma: posterior standard deviation of ``log(focal)``, 0 when it was given.
+        solution: the solver's report on the keyframes.
+        keyframes: positions of the keyframes in the batch that was offered.
+    """
+
+    identity: Float[Tensor, "identity"]
+    focal_px: float
+    focal_log_sigma: float
+    solution: Solution
+    keyframes: Tensor
+
+
+def spread_frames(features: Float[Tensor, "frames k"], count: int) -> Tensor:
+    """Farthest-point sampling: ``count`` rows that cover the features, the one nearest their median first (sorted)."""
+    start = int((features - features.median(0).values).square().sum(1).argmin())
+    chosen = [start]
+    distance = (features - features[start]).square().sum(1)
+    while len(chosen) < min(count, len(features)):
+        farthest = int(distance.argmax())
+        if float(distance[farthest]) <= 0:
+            break
+        chosen.append(farthest)
+        distance = torch.minimum(distance, (features - features[farthest]).square().sum(1))
+    return torch.tensor(sorted(chosen), device=features.device)
+
+
+def fit_shared(
+    face: FaceLandmarks, candidates: LandmarkBatch, camera: FocalPrior, config: TrackerConfig
+) -> SharedFit:
+    """Choose keyframes among ``candidates`` and solve identity, focal length and the keyframes' own parameters."""
+    principal_point = camera.principal_point
+    poses = face.rigid_poses(candidates, camera.focal_px, principal_point)
+    features = [poses.rotation / 0.3]  # 0.3 rad of turn counts like one fully raised expression
+    if candidates.expression_guess is not None:
+        features.append(candidates.expression_guess)
+    keyframes = spread_frames(torch.cat(features, dim=1), config.keyframes.count)
+    batch = candidates.select(keyframes)
+    poses = face.rigid_poses(batch, camera.focal_px, principal_point)
+
+    local = frame_variables(face.head, config)
+    shared = [Variable("shape", shared=True)]
+    if camera.log_sigma > 0:
+        log_prior = math.log(camera.focal_px)
+        shared.append(
+            Variable("log_focal", shared=True, lower=log_prior - 4 * camera.log_sigma, upper=log_prior + 4 * camera.log_sigma)
+        )
+    values = initial_values(face, batch, poses, config)
+    values["shape"] = poses.rotation.new_zeros(face.head.n_identity)
+    values["log_focal"] = poses.rotation.new_tensor([math.log(camera.focal_px)])
+    values = _settle_pose(face, batch, poses, config, principal_point, values)
+
+    for _ in range(_ROUNDS):
+        terms = [
+            landmark_term(face, batch, poses, config.landmarks, principal_point),
+            *prior_terms(local, config.priors, face.head),
+            *identity_terms(config.priors, camera),
+        ]
+        solution = solve(terms, [*local, *shared], values, config.solver(config.keyframes.iterations))
+        values = solution.values
+        poses = type(poses)(values["rotation"], values["translation"], poses.pixels_per_metre)
+    return SharedFit(
+        identity=values["shape"],
+        focal_px=float(values["log_focal"].exp()),
+        focal_log_sigma=_focal_sigma(solution, camera),
+        solution=solution,
+        keyframes=keyframes,
+    )
+
+
+def _settle_pose(face, batch, poses, config, principal_point, values):
+    """Rigid pose and expression first: identity must not explain a pose that is still wrong."""
+    local = frame_variables(face.head, config)
+    terms: list[Term] = [
+        landmark_term(face, batch, poses, config.landmarks, principal_point),
+        *prior_terms(local, config.priors, face.head),
+    ]
+    rigid = [v for v in local if v.name in ("rotation", "translation")]
+    values = solve(terms, rigid, values, config.solver(6)).values
+    return solve(terms, local, values, config.solver(4)).values
+
+
+def _focal_sigma(solution: Solution, camera: FocalPrior) -> float:
+    if camera.log_sigma == 0 or solution.shared_covariance is None:
+        return camera.log_sigma
+    return math.sqrt(max(float(solution.shared_covariance[-1, -1]), 0.0))

@@ -1,0 +1,212 @@
+"""The landmark objective: which residuals a batch of frames gets, and how much each counts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from flame_assets.asset import AssetError, HeadAsset
+from tracker.camera import CAMERA_POSITION, FocalPrior
+from tracker.config import LandmarkSettings, PriorSettings, SmoothnessSettings, TrackerConfig
+from tracker.fitting.observations import INTER_OCULAR, LandmarkBatch
+from tracker.fitting.residuals import DifferenceResidual, LandmarkResidual, PriorResidual, SmoothnessResidual
+from tracker.fitting.rigid import RigidPose, align_scaled_orthographic
+from tracker.fitting.robust import GemanMcClure
+from tracker.fitting.solver import Term, Values, Variable
+from tracker.head_model import HeadModel
+from tracker.landmarks.landmark_schemes import landmark_groups
+from tracker.rotations import axis_angle_to_matrix
+
+# Landmarks that speech and expression hardly move, for the closed-form pose: forehead, nose, eye corners, cheekbones.
+_STABLE = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 33, 133, 362, 263, 127, 356, 234, 454, 93, 323, 116, 345, 50, 280)
+_DTYPE = torch.float64
+
+
+@dataclass(frozen=True)
+class FaceLandmarks:
+    """A head seen at its landmarks, with what the objective needs to weigh them.
+
+    Attributes:
+        head: the whole head model, in double precision.
+        points: the head restricted to its L landmarks.
+        numbers: each landmark's number in MediaPipe's scheme.
+        expected_error: in units of the inter-ocular distance.
+        normals: outward surface normals in the rest frame.
+        stable: rows of the landmarks that fix the rigid pose.
+    """
+
+    head: HeadModel
+    points: HeadModel
+    numbers: Tensor
+    expected_error: Float[Tensor, "n"]
+    normals: Float[Tensor, "n 3"]
+    stable: Tensor
+
+    @staticmethod
+    def build(asset: HeadAsset, settings: LandmarkSettings, device: torch.device | str = "cpu") -> FaceLandmarks:
+        """Restrict ``asset`` to its MediaPipe landmarks.
+
+        Raises:
+            AssetError: the head brings no MediaPipe embedding.
+        """
+        if "mediapipe" not in asset.landmarks:
+            raise AssetError(f"head {asset.name!r} has no MediaPipe landmark embedding")
+        embedding = asset.landmarks["mediapipe"]
+        head = HeadModel.from_asset(asset, device, _DTYPE)
+        corners = asset.v_template[asset.faces[embedding.faces]].astype(np.float64)
+        normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
+        error = np.full(478, settings.error_percent["default"])
+        for group, numbers in landmark_groups().items():
+            error[list(numbers)] = settings.error_percent[group]
+        return FaceLandmarks(
+            head=head,
+            points=head.at_points(embedding),
+            numbers=torch.as_tensor(embedding.indices, device=device).long(),
+            expected_error=torch.as_tensor(error[embedding.indices] / 100, dtype=_DTYPE, device=device),
+            normals=torch.as_tensor(normals, dtype=_DTYPE, device=device),
+            stable=torch.as_tensor(np.flatnonzero(np.isin(embedding.indices, _STABLE)), device=device),
+        )
+
+    def inter_ocular_m(self, identity: Float[Tensor, "identity"] | None = None) -> float:
+        """Distance of the outer eye corners on the neutral head (or the closest thing the embedding has), metres."""
+        where = [int((self.numbers == n).nonzero()[0]) for n in INTER_OCULAR if bool((self.numbers == n).any())]
+        if len(where) < 2:
+            return 0.09  # the mean adult's; only sets the unit of the weights
+        shaped = self.points.template if identity is None else self.points.with_shape(identity).vertices
+        return float((shaped[where[0]] - shaped[where[1]]).norm())
+
+    def rigid_poses(
+        self, batch: LandmarkBatch, focal_px: float, principal_point: tuple[float, float], identity: Tensor | None = None
+    ) -> RigidPose:
+        """Closed-form head poses of a batch, from the landmarks that expressions leave alone."""
+        rows = self.stable if len(self.stable) >= 6 else torch.arange(len(self.numbers), device=self.numbers.device)
+        rest = self.points.with_shape(self.points.template.new_zeros(0) if identity is None else identity)
+        numbers = self.numbers[rows]
+        return align_scaled_orthographic(
+            rest.vertices[rows], rest.joints[0], batch.points[:, numbers], batch.depth[:, numbers], focal_px, principal_point
+        )
+
+    def visibility(self, rotation: Tensor, translation: Tensor, settings: LandmarkSettings) -> Float[Tensor, "frames n"]:
+        """Trust in [0, 1] by how much each landmark's surface faces the camera at the given head poses.
+
+        A detector places landmarks on the far side of a turned head by habit, not by sight; contour points slide along
+        the silhouette. Both show as normals that turn away from the line of sight.
+        """
+        turned = torch.einsum("fab,nb->fna", axis_angle_to_matrix(rotation), self.normals)
+        to_camera = translation.new_tensor(CAMERA_POSITION) - translation
+        to_camera = to_camera / to_camera.norm(dim=-1, keepdim=True)
+        cosine = torch.einsum("fna,fa->fn", turned, to_camera)
+        span = settings.visible_cosine - settings.hidden_cosine
+        ramp = ((cosine - settings.hidden_cosine) / max(span, 1e-6)).clamp(0, 1)
+        return ramp * ramp * (3 - 2 * ramp)
+
+
+def landmark_term(
+    face: FaceLandmarks,
+    batch: LandmarkBatch,
+    poses: RigidPose,
+    settings: LandmarkSettings,
+    principal_point: tuple[float, float],
+) -> Term:
+    """Reprojection of the landmarks; errors are judged relative to each frame's face size, seen frontally."""
+    unit_px = poses.pixels_per_metre * face.inter_ocular_m()
+    trust = face.visibility(poses.rotation, poses.translation, settings) * batch.iris_trust()[:, face.numbers]
+    precision = trust.sqrt() / (face.expected_error * unit_px[:, None])
+    residual = LandmarkResidual(face.points, batch.points[:, face.numbers], precision, principal_point)
+    return Term("landmarks", residual, GemanMcClure(settings.kernel_scale) if settings.kernel_scale else None)
+
+
+def frame_variables(head: HeadModel, config: TrackerConfig) -> list[Variable]:
+    """What is solved for in every frame.
+
+    Heads whose expressions open the jaw (the ARKit shapes) keep the jaw joint at rest: both at once would be the same
+    motion twice.
+    """
+    low, high = head.expression_range
+    limit = config.priors.eye_limit_rad
+    variables = [
+        Variable("rotation"),
+        Variable("translation"),
+        Variable("expr", lower=low, upper=high),
+        Variable("eyes_pose", lower=-limit, upper=limit),
+    ]
+    if not has_jaw_expressions(head):
+        # about x the jaw opens (positive) and hardly goes beyond closed; sideways and twist are small
+        low_jaw = head.template.new_tensor([-0.1, -0.2, -0.1])
+        variables.append(Variable("jaw_pose", lower=low_jaw, upper=head.template.new_tensor([0.6, 0.2, 0.1])))
+    if config.tracking.free_neck:
+        variables.append(Variable("neck_pose", lower=-0.6, upper=0.6))
+    return variables
+
+
+def has_jaw_expressions(head: HeadModel) -> bool:
+    """Whether expression shapes of the head open the jaw, so that its joint need not."""
+    return "jawOpen" in head.expression_names
+
+
+def prior_terms(variables: Sequence[Variable], priors: PriorSettings, head: HeadModel) -> list[Term]:
+    """Zero-mean priors on the frame variables that have one."""
+    sigmas = {
+        "expr": priors.expression if math.isfinite(head.expression_range[1]) else 1.0,  # FLAME's are unit variance
+        "eyes_pose": priors.gaze_rad,
+        "jaw_pose": priors.jaw_rad,
+        "neck_pose": priors.neck_rad,
+    }
+    names = {v.name for v in variables}
+    terms = [Term(f"{n} prior", PriorResidual(n, s)) for n, s in sigmas.items() if n in names]
+    identity = torch.eye(3, dtype=head.dtype, device=head.device)
+    same_gaze = DifferenceResidual("eyes_pose", torch.cat([identity, -identity], dim=1), priors.vergence_rad)
+    return [*terms, Term("vergence", same_gaze)]
+
+
+def smoothness_terms(
+    variables: Sequence[Variable], smoothness: SmoothnessSettings, time_steps: Float[Tensor, "frames"]
+) -> list[Term]:
+    """Temporal coupling of the frame variables; see :class:`SmoothnessResidual`."""
+    sigmas = {
+        "rotation": smoothness.rotation_rad,
+        "translation": smoothness.translation_m,
+        "expr": smoothness.expression,
+        "eyes_pose": smoothness.eyes_rad,
+        "jaw_pose": smoothness.jaw_rad,
+        "neck_pose": smoothness.neck_rad,
+    }
+    return [
+        Term(f"{v.name} smoothness", SmoothnessResidual(v.name, sigmas[v.name], time_steps))
+        for v in variables
+        if math.isfinite(sigmas[v.name])
+    ]
+
+
+def identity_terms(priors: PriorSettings, camera: FocalPrior) -> list[Term]:
+    """Priors on what all frames share: identity, and focal length unless it is known."""
+    terms = [Term("identity prior", PriorResidual("shape", priors.identity))]
+    if camera.log_sigma > 0:
+        focal = PriorResidual("log_focal", camera.log_sigma, math.log(camera.focal_px))
+        terms.append(Term("focal prior", focal))
+    return terms
+
+
+def initial_values(face: FaceLandmarks, batch: LandmarkBatch, poses: RigidPose, config: TrackerConfig) -> Values:
+    """Starting values of the frame variables for a batch."""
+    frames, head = len(batch), face.head
+    zeros = poses.rotation.new_zeros
+    guess = batch.expression_guess
+    values = {
+        "rotation": poses.rotation,
+        "translation": poses.translation,
+        "expr": zeros(frames, head.n_expression) if guess is None else guess,
+        "eyes_pose": zeros(frames, 6),
+    }
+    if not has_jaw_expressions(head):
+        values["jaw_pose"] = zeros(frames, 3)
+    if config.tracking.free_neck:
+        values["neck_pose"] = zeros(frames, 3)
+    return values

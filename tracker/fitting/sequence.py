@@ -1,0 +1,184 @@
+"""Every frame's pose, expression and gaze: windows of frames, each solved jointly and smoothed in both directions.
+
+A window starts from closed-form poses and from the expressions that the window before ended with, so one bad frame never
+spoils the next. It is tied to the last finished frame by an anchor, and its last frames are solved again as the first
+ones of the next window, so that every frame is smoothed with a past and a future and no lag appears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tracker.config import TrackerConfig
+from tracker.fitting.keyframes import SharedFit
+from tracker.fitting.kinematics import HeadPoints
+from tracker.fitting.objective import (
+    FaceLandmarks,
+    frame_variables,
+    initial_values,
+    landmark_term,
+    prior_terms,
+    smoothness_terms,
+)
+from tracker.fitting.observations import LandmarkBatch
+from tracker.fitting.rigid import RigidPose
+from tracker.fitting.solver import Linearization, Term, Variable, solve
+from tracker.camera import project
+from tracker.rotations import axis_angle_to_matrix
+
+# A head turns or moves this much between two frames only at a cut (or when another person is picked up).
+_CUT_ANGLE_RAD = 0.7
+_CUT_SHIFT_INTER_OCULAR = 2.0
+_ANCHOR_PRECISION = 1e3
+
+
+@dataclass(frozen=True)
+class FrameFits:
+    """Solved frames, in order.
+
+    Attributes:
+        frames: their positions in the sequence.
+        values: per-frame parameters, VHAP's names.
+        error_percent: median landmark error of each frame, in percent of its inter-ocular distance.
+    """
+
+    frames: Tensor
+    values: dict[str, Tensor]
+    error_percent: Float[Tensor, "frames"]
+
+
+def fit_frames(
+    face: FaceLandmarks,
+    frames: Tensor,
+    read: Callable[[Tensor], LandmarkBatch],
+    shared: SharedFit,
+    principal_point: tuple[float, float],
+    config: TrackerConfig,
+) -> Iterator[FrameFits]:
+    """Solve ``frames`` window by window; yields the finished frames of each.
+
+    Args:
+        face: the head at its landmarks.
+        frames: positions of the frames that have a face, increasing.
+        read: gives the landmarks at some positions; only one window's are held at a time.
+        shared: identity and focal length, constant here.
+        principal_point: pixels.
+        config: settings.
+    """
+    window, lookahead = config.tracking.window, min(config.tracking.lookahead, config.tracking.window - 1)
+    variables = frame_variables(face.head, config)
+    constants = {"shape": shared.identity, "log_focal": shared.identity.new_tensor([shared.focal_px]).log()}
+    # the identity is fixed from here on: bake it into the landmarks' template once
+    face = _with_identity(face, shared.identity)
+    constants["shape"] = shared.identity[:0]
+
+    last: dict[str, Tensor] | None = None  # the last finished frame, (1, d) each
+    last_position: Tensor | None = None
+    start = 0
+    while start < len(frames):
+        stop = min(start + window, len(frames))
+        fresh = frames[start:stop]
+        positions = fresh if last_position is None else torch.cat([last_position, fresh])
+        batch = read(positions)
+        poses = face.rigid_poses(batch, shared.focal_px, principal_point)
+        values = initial_values(face, batch, poses, config) | constants
+        terms: list[Term] = []
+        if last is not None:
+            for name, value in last.items():
+                values[name] = torch.cat([value, values[name][1:]])
+            if batch.expression_guess is None:
+                values["expr"] = last["expr"].expand(len(batch), -1).clone()
+            terms.append(Term("anchor", AnchorResidual(last)))
+        values = _solve_window(face, batch, poses, variables, values, terms, principal_point, config)
+        finished = len(fresh) if stop == len(frames) else max(len(fresh) - lookahead, 1)
+        offset = len(positions) - len(fresh)
+        kept = {v.name: values[v.name][offset : offset + finished] for v in variables}
+        error = _median_error(face, batch, values, principal_point)[offset : offset + finished]
+        yield FrameFits(fresh[:finished], kept, error)
+        last = {name: value[-1:] for name, value in kept.items()}
+        last_position = fresh[finished - 1 : finished]
+        start += finished
+
+
+@dataclass(frozen=True)
+class AnchorResidual:
+    """Holds the first frame of a window at values found before."""
+
+    values: Mapping[str, Tensor]
+
+    def __call__(self, values: Mapping[str, Tensor], wanted: frozenset[str]) -> Linearization:
+        rows, jacobians, start = [], {}, 0
+        width = sum(v.shape[-1] for v in self.values.values())
+        for name, anchor in self.values.items():
+            difference = (values[name] - anchor) * _ANCHOR_PRECISION
+            difference[1:] = 0
+            rows.append(difference)
+            if name in wanted:
+                size = anchor.shape[-1]
+                jacobian = difference.new_zeros(len(difference), width, 1, size)
+                jacobian[0, start : start + size, 0] = _ANCHOR_PRECISION * torch.eye(size, dtype=difference.dtype)
+                jacobians[name] = jacobian
+            start += anchor.shape[-1]
+        return Linearization(torch.cat(rows, dim=-1)[..., None], jacobians)
+
+
+def _solve_window(
+    face: FaceLandmarks,
+    batch: LandmarkBatch,
+    poses: RigidPose,
+    variables: list[Variable],
+    values: dict[str, Tensor],
+    extra: list[Term],
+    principal_point: tuple[float, float],
+    config: TrackerConfig,
+) -> dict[str, Tensor]:
+    terms = [
+        landmark_term(face, batch, poses, config.landmarks, principal_point),
+        *prior_terms(variables, config.priors, face.head),
+        *smoothness_terms(variables, config.smoothness, time_steps(batch, poses, config)),
+        *extra,
+    ]
+    return solve(terms, variables, values, config.solver(config.tracking.iterations)).values
+
+
+def time_steps(batch: LandmarkBatch, poses: RigidPose, config: TrackerConfig) -> Float[Tensor, "frames"]:
+    """Seconds since the frame before; infinite for the first frame, across gaps and across cuts."""
+    steps = torch.full_like(batch.timestamps, torch.inf)
+    steps[1:] = batch.timestamps.diff().clamp_min(1e-3)
+    rotations = axis_angle_to_matrix(poses.rotation)
+    trace = torch.einsum("fab,fab->f", rotations[1:], rotations[:-1])
+    angle = ((trace - 1) / 2).clamp(-1, 1).acos()
+    centre = batch.points.mean(1)
+    shift = (centre[1:] - centre[:-1]).norm(dim=-1) / batch.inter_ocular_px()[1:].clamp_min(1)
+    apart = (angle > _CUT_ANGLE_RAD) | (shift > _CUT_SHIFT_INTER_OCULAR) | (steps[1:] > config.tracking.gap_seconds)
+    steps[1:][apart] = torch.inf
+    return steps
+
+
+def _with_identity(face: FaceLandmarks, identity: Tensor) -> FaceLandmarks:
+    from dataclasses import replace
+
+    shaped = face.points.with_shape(identity)
+    points = replace(
+        face.points,
+        template=shaped.vertices,
+        joint_template=shaped.joints,
+        identity_dirs=face.points.identity_dirs[..., :0],
+        joint_identity_dirs=face.points.joint_identity_dirs[..., :0],
+    )
+    return replace(face, points=points)
+
+
+def _median_error(
+    face: FaceLandmarks, batch: LandmarkBatch, values: Mapping[str, Tensor], principal_point: tuple[float, float]
+) -> Float[Tensor, "frames"]:
+    head = HeadPoints.evaluate(face.points, values)
+    focal = values["log_focal"].exp().expand(len(batch))
+    pixels, _ = project(head.positions, focal, principal_point)
+    distance = (pixels - batch.points[:, face.numbers]).norm(dim=-1)
+    return 100 * distance.median(dim=1).values / batch.inter_ocular_px().clamp_min(1e-6)
