@@ -1,0 +1,276 @@
+"""From a video to a finished folder: the one place that knows the order of things.
+
+    decode + detect landmarks  →  keyframes: identity, focal length  →  every frame  →  track  →  exports
+
+Each step hands the next plain data. The video is decoded twice (once to detect, once to draw) rather than kept: what
+is held in memory does not grow with its length, but for about one kilobyte of parameters per frame.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from flame_assets.asset import AssetError, HeadAsset
+from flame_assets.load import load_head
+from tracker.camera import Camera, FocalPrior, focal_prior
+from tracker.config import TrackerConfig
+from tracker.errors import UserError
+from tracker.fitting.keyframes import SharedFit, fit_shared
+from tracker.fitting.objective import FaceLandmarks
+from tracker.fitting.observations import LandmarkBatch
+from tracker.fitting.sequence import FrameFits, fit_frames
+from tracker.landmarks.mediapipe_detector import FaceLandmarker
+from tracker.landmarks.store import LandmarkStore
+from tracker.report import RunReport, StageClock, peak_memory_mb
+from tracker.track import HeadTrack
+from tracker.video.reader import open_video
+from tracker.workspace import result_folder
+
+# Keyframes are chosen among at most this many frames, evenly spread over the video.
+_KEYFRAME_CANDIDATES = 1000
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for; see ``track.py --help`` for the meaning of each field."""
+
+    video: Path
+    out: Path
+    config: TrackerConfig
+    name: str | None = None
+    preset: str = "fast"
+    head: Path | None = None
+    landmarker: Path | None = None
+    focal_px: float | None = None
+    fov_deg: float | None = None
+    intrinsics: Path | None = None
+    device: str = "auto"
+    max_frames: int | None = None
+    mesh: str | None = None
+    overlay: bool = True
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What the first pass learnt: picture size (pixels), frames per second, and notes for the user."""
+
+    width: int
+    height: int
+    frame_rate: float
+    notes: tuple[str, ...]
+
+
+def track_video(request: Request) -> RunReport:
+    """Track a video and write ``request.out/NAME/``.
+
+    Raises:
+        UserError: anything about the input, the options or the machine that stands in the way. Nothing is written then.
+    """
+    clock = StageClock()
+    device = choose_device(request.device)
+    try:
+        asset = load_head(request.head)
+        face = FaceLandmarks.build(asset, request.config.landmarks, device)
+    except AssetError as error:
+        raise UserError(str(error)) from error
+    name = request.name or request.video.resolve().stem or "video"
+    with result_folder(request.out, name) as (staging, scratch), LandmarkStore(scratch) as store:
+        with clock.stage("landmarks"):
+            facts = detect(request, store)
+        camera_prior = focal_prior(facts.width, facts.height, request.focal_px, request.fov_deg, request.intrinsics)
+        found = torch.as_tensor(np.flatnonzero(store.found))
+        if len(found) == 0:
+            raise UserError(
+                f"{request.video}: no face was found in any of its {len(store)} frames; the face must be larger than about "
+                "40 pixels and not turned away"
+            )
+
+        def read(frames: torch.Tensor) -> LandmarkBatch:
+            return read_batch(store, frames.cpu().numpy(), face)
+
+        with clock.stage("keyframes"):
+            stride = math.ceil(len(found) / _KEYFRAME_CANDIDATES)
+            shared = fit_shared(face, read(found[::stride]), camera_prior, request.config)
+        with clock.stage("frames"):
+            windows = fit_frames(face, found, read, shared, camera_prior.principal_point, request.config)
+            fits = list(_progress(windows, len(found), "fit", request.quiet))
+        track, error = assemble(store, facts, fits, shared, camera_prior, asset, request.config)
+        files = write_outputs(request, staging, track, asset, clock)
+
+        report = RunReport(
+            folder=request.out / name,
+            files=(*files, "summary.json"),
+            head=asset.name,
+            preset=request.preset,
+            device=device,
+            frames=len(store),
+            valid_frames=int(track.valid.sum()),
+            error_percent=error[track.valid],
+            focal_px=shared.focal_px,
+            focal_log_sigma=shared.focal_log_sigma,
+            seconds=clock.seconds,
+            total_seconds=clock.total,
+            peak_memory_mb=peak_memory_mb(),
+            notes=(*facts.notes, *_notes(track)),
+        )
+        (staging / "summary.json").write_text(json.dumps(report.json(), indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def choose_device(wanted: str) -> str:
+    """``auto`` takes CUDA only where nvdiffrast can draw on it too; ``cuda`` insists.
+
+    Raises:
+        UserError: CUDA was asked for and PyTorch sees none.
+    """
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: PyTorch sees no CUDA device; install a CUDA build of torch, or use --device cpu")
+    return wanted if wanted != "auto" else "cpu"
+
+
+def detect(request: Request, store: LandmarkStore) -> VideoFacts:
+    """First pass: landmarks of every frame into ``store``."""
+    with open_video(request.video, max_frames=request.max_frames) as video:
+        # known at once: a focal length that cannot be must not cost the user the whole first pass
+        focal_prior(video.width, video.height, request.focal_px, request.fov_deg, request.intrinsics)
+        with FaceLandmarker(request.landmarker) as detector:
+            for frame in tqdm(video, total=video.frame_count, desc="landmarks", unit="frame", disable=request.quiet):
+                store.append(frame.timestamp, detector.detect(frame.image, frame.timestamp))
+        notes = ()
+        if video.truncated:
+            notes = (f"the file is damaged or cut off; the {len(store)} frames that decode were tracked",)
+        return VideoFacts(video.width, video.height, video.frame_rate, notes)
+
+
+def read_batch(store: LandmarkStore, frames: np.ndarray, face: FaceLandmarks) -> LandmarkBatch:
+    """Landmarks of some frames as tensors on the head's device; blendshape scores start heads that share their names."""
+    like = {"dtype": face.head.dtype, "device": face.head.device}
+    records = store.read(frames)
+    guess = None
+    names = {name: column for column, name in enumerate(store.blendshape_names)}
+    columns = [names.get(n, -1) for n in face.head.expression_names]
+    if any(c >= 0 for c in columns):
+        scores = np.concatenate([records.blendshapes, np.zeros((len(frames), 1))], axis=1)
+        guess = torch.as_tensor(scores[:, columns], **like)
+    return LandmarkBatch(
+        points=torch.as_tensor(records.points, **like),
+        depth=torch.as_tensor(records.depth, **like),
+        timestamps=torch.as_tensor(records.timestamps, **like),
+        expression_guess=guess,
+    )
+
+
+def assemble(
+    store: LandmarkStore,
+    facts: VideoFacts,
+    fits: list[FrameFits],
+    shared: SharedFit,
+    camera: FocalPrior,
+    asset: HeadAsset,
+    config: TrackerConfig,
+) -> tuple[HeadTrack, np.ndarray]:
+    """Put the windows together; frames without a head take the values of the nearest tracked frame.
+
+    Returns:
+        The track, and ``(T,)`` landmark errors in percent (infinite where no head was tracked).
+    """
+    total = len(store)
+    error = np.full(total, np.inf)
+    frames = torch.cat([f.frames for f in fits]).cpu().numpy()
+    error[frames] = torch.cat([f.error_percent for f in fits]).cpu().numpy()
+    valid = error <= config.tracking.max_error_percent
+    if not valid.any():
+        raise UserError("the head model could not be fitted to any frame; are these really faces?")
+    held = nearest_index(valid)
+    row_of = np.zeros(total, int)
+    row_of[frames] = np.arange(len(frames))
+    rows = row_of[held]
+
+    def column(name: str, width: int) -> np.ndarray:
+        if name not in fits[0].values:
+            return np.zeros((total, width))
+        return torch.cat([f.values[name] for f in fits]).cpu().numpy()[rows]
+
+    # a detection counts fully up to 2 % error, and not at all at the limit that makes it invalid
+    quality = np.clip((config.tracking.max_error_percent - error) / (config.tracking.max_error_percent - 2), 0, 1)
+    return (
+        HeadTrack(
+            rotation=column("rotation", 3),
+            neck_pose=column("neck_pose", 3),
+            jaw_pose=column("jaw_pose", 3),
+            eyes_pose=column("eyes_pose", 6),
+            translation=column("translation", 3),
+            shape=shared.identity.cpu().numpy(),
+            expr=column("expr", asset.n_expression),
+            focal_px=shared.focal_px,
+            principal_point=np.array(camera.principal_point),
+            image_size=np.array([facts.height, facts.width]),
+            timestamps=np.asarray(store.timestamps),
+            valid=valid,
+            confidence=np.where(valid, quality * store.confidence, 0.0),
+            timestep_id=np.array([f"{t:05d}" for t in range(total)]),
+            expression_names=asset.expression_names,
+            head_name=asset.name,
+            head_sha256=asset.sha256(),
+            frame_rate=facts.frame_rate,
+        ),
+        error,
+    )
+
+
+def nearest_index(valid: np.ndarray) -> np.ndarray:
+    """For every frame, the nearest valid one (the earlier of two)."""
+    positions = np.flatnonzero(valid)
+    after = np.searchsorted(positions, np.arange(len(valid))).clip(0, len(positions) - 1)
+    before = (after - 1).clip(0)
+    frames = np.arange(len(valid))
+    closer_before = np.abs(frames - positions[before]) <= np.abs(positions[after] - frames)
+    return np.where(closer_before, positions[before], positions[after])
+
+
+def write_outputs(
+    request: Request, staging: Path, track: HeadTrack, asset: HeadAsset, clock: StageClock
+) -> list[str]:
+    """All files of a run; returns their names."""
+    from tracker.export.flame_params import write_flame_params
+    from tracker.export.gltf import write_glb
+    from tracker.export.meshes import write_mesh_sequence
+    from tracker.overlay import write_overlay
+
+    with clock.stage("parameters"):
+        write_flame_params(staging / "flame_params.npz", track)
+        files = ["flame_params.npz"]
+    with clock.stage("head.glb"):
+        write_glb(staging / "head.glb", track, asset)
+        files.append("head.glb")
+    if request.overlay:
+        with clock.stage("overlay"):
+            write_overlay(staging / "overlay.mp4", request.video, track, asset, request.config.overlay, request.quiet)
+            files.append("overlay.mp4")
+    if request.mesh:
+        with clock.stage("meshes"):
+            write_mesh_sequence(staging / "meshes", track, asset, request.mesh)
+            files.append("meshes/")
+    return files
+
+
+def _notes(track: HeadTrack) -> Iterator[str]:
+    missing = int((~track.valid).sum())
+    if missing:
+        yield f"{missing} frames have no tracked head; they hold the nearest tracked frame's values, with valid=False"
+
+
+def _progress(windows: Iterator[FrameFits], total: int, label: str, quiet: bool) -> Iterator[FrameFits]:
+    with tqdm(total=total, desc=label, unit="frame", disable=quiet) as bar:
+        for window in windows:
+            bar.update(len(window.frames))
+            yield window
