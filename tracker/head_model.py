@@ -213,5 +213,5 @@ def _offsets(dirs: Float[Tensor, "n 3 k"], coefficients: Float[Tensor, "*batch c
     count = coefficients.shape[-1]
     if count > dirs.shape[-1]:
         raise ValueError(f"{count} coefficients given, the head has {dirs.shape[-1]} directions")
-    flat = dirs[..., :count].reshape(-1, count)
+    flat = dirs[..., :count].flatten(0, 1)
     return (coefficients @ flat.T).unflatten(-1, dirs.shape[:2])
