@@ -1,0 +1,98 @@
+"""Landmarks of a whole video on disk, so that memory does not grow with its length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from jaxtyping import Float
+
+from tracker.landmarks.landmark_schemes import N_LANDMARKS
+from tracker.landmarks.mediapipe_detector import Detection
+
+N_BLENDSHAPES = 52
+_RECORD = np.dtype(
+    [
+        ("points", np.float32, (N_LANDMARKS, 2)),
+        ("depth", np.float32, (N_LANDMARKS,)),
+        ("blendshapes", np.float32, (N_BLENDSHAPES,)),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class LandmarkRecords:
+    """Landmarks of some frames; all zero where no face was found. Units as in :class:`Detection`."""
+
+    points: Float[np.ndarray, "frames 478 2"]
+    depth: Float[np.ndarray, "frames 478"]
+    blendshapes: Float[np.ndarray, "frames 52"]
+    timestamps: Float[np.ndarray, "frames"]
+
+
+class LandmarkStore:
+    """Append detections frame by frame, read them back by frame number. Use it as a context manager.
+
+    A frame takes 5.9 kB in a scratch file and a few bytes in memory.
+
+    Args:
+        folder: where the scratch file goes; it is removed at the end.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = Path(folder) / "landmarks.bin"
+        self._timestamps: list[float] = []
+        self._confidence: list[float] = []
+        self._found: list[bool] = []
+        self.blendshape_names: tuple[str, ...] = ()
+
+    def __enter__(self) -> LandmarkStore:
+        self._file = open(self._path, "w+b")  # noqa: SIM115 - closed in __exit__
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    def __len__(self) -> int:
+        return len(self._timestamps)
+
+    @property
+    def timestamps(self) -> Float[np.ndarray, "frames"]:
+        """Seconds of every frame."""
+        return np.array(self._timestamps)
+
+    @property
+    def found(self) -> np.ndarray:
+        """``(T,)`` bool: frames with a face."""
+        return np.array(self._found, bool)
+
+    @property
+    def confidence(self) -> Float[np.ndarray, "frames"]:
+        """The detector's confidence, 0 where no face was found."""
+        return np.array(self._confidence)
+
+    def append(self, timestamp: float, detection: Detection | None) -> None:
+        """Add the next frame; None when it has no face."""
+        record = np.zeros((), _RECORD)
+        if detection is not None:
+            record["points"], record["depth"] = detection.points, detection.depth
+            record["blendshapes"] = detection.blendshapes
+        self._file.seek(0, 2)
+        self._file.write(record.tobytes())
+        self._timestamps.append(timestamp)
+        self._found.append(detection is not None)
+        self._confidence.append(0.0 if detection is None else detection.confidence)
+
+    def read(self, frames: np.ndarray) -> LandmarkRecords:
+        """Records of the given frame numbers, in that order."""
+        self._file.flush()
+        frames = np.asarray(frames)
+        if len(frames) and (frames.min() < 0 or frames.max() >= len(self)):
+            raise IndexError(f"frames {frames.min()}–{frames.max()} asked for, {len(self)} stored")
+        table = np.memmap(self._path, _RECORD, mode="r", shape=(len(self),))
+        picked = np.array(table[frames])
+        del table
+        return LandmarkRecords(picked["points"], picked["depth"], picked["blendshapes"], self.timestamps[frames])
