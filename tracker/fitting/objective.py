@@ -25,7 +25,7 @@ from tracker.rotations import axis_angle_to_matrix
 
 # Landmarks that speech and expression hardly move, for the closed-form pose: forehead, nose, eye corners, cheekbones.
 _STABLE = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 33, 133, 362, 263, 127, 356, 234, 454, 93, 323, 116, 345, 50, 280)
-_DTYPE = torch.float64
+_DTYPE = torch.float32  # residuals and Jacobians; the normal equations are accumulated in double precision
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class FaceLandmarks:
     """A head seen at its landmarks, with what the objective needs to weigh them.
 
     Attributes:
-        head: the whole head model, in double precision.
+        head: the whole head model.
         points: the head restricted to its L landmarks.
         numbers: each landmark's number in MediaPipe's scheme.
         expected_error: in units of the inter-ocular distance.

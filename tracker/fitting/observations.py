@@ -25,7 +25,7 @@ class LandmarkBatch:
     Attributes:
         points: full-frame pixels.
         depth: towards the camera is negative, same scale as the pixels; the origin is arbitrary.
-        timestamps: seconds.
+        timestamps: seconds, in double precision (a long video needs it).
         expression_guess: first values for the head's expression coefficients, or None.
     """
 

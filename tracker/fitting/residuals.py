@@ -96,7 +96,8 @@ class SmoothnessResidual:
     def __call__(self, values: Mapping[str, Tensor], wanted: frozenset[str]) -> Linearization:
         value = values[self.name]
         sigma = torch.as_tensor(self.sigma_per_root_second, dtype=value.dtype, device=value.device)
-        precision = 1 / (sigma * self.time_steps[:, None].sqrt()).expand_as(value)
+        steps = self.time_steps.to(value)[:, None]
+        precision = 1 / (sigma * steps.sqrt()).expand_as(value)
         precision = torch.cat([torch.zeros_like(precision[:1]), precision[1:]])
         before = torch.cat([value[:1], value[:-1]])
         residual = ((value - before) * precision)[..., None]

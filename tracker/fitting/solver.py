@@ -203,7 +203,8 @@ def _try_step(
         return None
     moved = dict(values)
     for variable in variables:
-        moved[variable.name] = _clip(values[variable.name] + steps[variable.name], variable)
+        value = values[variable.name]
+        moved[variable.name] = _clip(value + steps[variable.name].to(value.dtype), variable)
     return moved
 
 

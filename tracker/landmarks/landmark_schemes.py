@@ -27,6 +27,19 @@ LEFT_IRIS = (473, 474, 475, 476, 477)
 INTER_OCULAR = (33, 263)
 """Outer corners of the right and the left eye; their distance in the picture is the unit of landmark errors."""
 
+BLENDSHAPE_NAMES = tuple(
+    """
+    _neutral browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft
+    cheekSquintRight eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight eyeLookInLeft eyeLookInRight
+    eyeLookOutLeft eyeLookOutRight eyeLookUpLeft eyeLookUpRight eyeSquintLeft eyeSquintRight eyeWideLeft eyeWideRight
+    jawForward jawLeft jawOpen jawRight mouthClose mouthDimpleLeft mouthDimpleRight mouthFrownLeft mouthFrownRight
+    mouthFunnel mouthLeft mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight mouthPucker mouthRight
+    mouthRollLower mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft mouthSmileRight mouthStretchLeft
+    mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft noseSneerRight
+    """.split()
+)
+"""MediaPipe's 52 blendshape scores in its order: "_neutral", then ARKit's shapes without tongueOut."""
+
 
 def landmark_groups() -> Mapping[str, tuple[int, ...]]:
     """The groups that settings weigh apart; landmarks in none of them are ``default``."""

@@ -9,8 +9,8 @@ from types import TracebackType
 import numpy as np
 from jaxtyping import Float
 
-from tracker.landmarks.landmark_schemes import N_LANDMARKS
-from tracker.landmarks.mediapipe_detector import Detection
+from tracker.landmarks.detection import Detection
+from tracker.landmarks.landmark_schemes import BLENDSHAPE_NAMES, N_LANDMARKS
 
 N_BLENDSHAPES = 52
 _RECORD = np.dtype(

@@ -1,280 +1,153 @@
-"""Frames of a video, one after the other: any container that FFmpeg reads, or a folder of images.
+"""Read a video as a stream of frames: open, iterate, close; open again for a second pass.
 
-Decoding runs in its own thread, a few frames ahead of whoever iterates; nothing else is kept. Frames arrive upright
-(rotation metadata applied), with square pixels, as RGB.
+Decoding runs in a thread of its own, a few frames ahead of the consumer, so that it overlaps with the work on each
+frame. At most :data:`READ_AHEAD` pictures wait in memory, whatever the length of the video.
 """
 
 from __future__ import annotations
 
 import queue
-import re
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import av
-import cv2
-import numpy as np
-from jaxtyping import UInt8
-
 from tracker.errors import UserError
+from tracker.video.container import ContainerFile
+from tracker.video.frame import Frame, FrameSource
+from tracker.video.image_folder import DEFAULT_FOLDER_RATE, ImageFolder
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-DEFAULT_FOLDER_RATE = 25.0
-_READ_AHEAD = 8
+READ_AHEAD = 4
+"""Decoded frames that may wait for the consumer."""
 
-
-@dataclass(frozen=True)
-class Frame:
-    """One picture.
-
-    Attributes:
-        index: 0, 1, 2, … in presentation order.
-        timestamp: seconds since the first frame.
-        image: ``(H, W, 3)`` uint8 RGB, row 0 on top.
-    """
-
-    index: int
-    timestamp: float
-    image: UInt8[np.ndarray, "h w 3"]
+_POLL = 0.1
+"""Seconds after which a waiting decoder looks whether the reader was closed."""
 
 
 class VideoReader:
-    """Iterable over the frames of an open source; use it as a context manager, once. Made by :func:`open_video`.
+    """One pass over a video; made by :func:`open_video`, used as a context manager and iterator of :class:`Frame`.
 
     Attributes:
-        path: what was opened.
-        width, height: of the frames as they are delivered, pixels.
-        frame_rate: average frames per second, as far as the source tells.
-        frame_count: how many frames to expect (None when unknown); an estimate, for progress bars.
-        has_audio: whether there is a sound track.
-        truncated: set once iteration ended early or skipped frames because the file is damaged.
+        path: the file or folder.
+        width, height: pixels of every frame, after rotation and with square pixels.
+        frame_rate: average frames per second (the frames' own timestamps are what counts).
+        frame_count: how many frames to expect (an estimate, for progress bars); None when the file does not say.
+        has_audio: whether the file holds a sound track.
+        start_time: container time in seconds of the first frame, for aligning the sound.
+        truncated: True once decoding met the end before the end that the file states, or damage on the way.
+        problem: what ``truncated`` is about, as a clause for a message, else None.
     """
 
-    def __init__(self, path: Path, source: _VideoFile | _ImageFolder, max_frames: int | None) -> None:
+    def __init__(self, path: Path, source: FrameSource, max_frames: int | None, folder_rate: float) -> None:
         self.path = path
+        self.width, self.height, self.frame_rate = source.width, source.height, source.frame_rate
+        self.has_audio, self.start_time = source.has_audio, source.start_time
+        self.frame_count = source.frame_count
+        if max_frames is not None and self.frame_count is not None:
+            self.frame_count = min(max_frames, self.frame_count)
         self._source = source
         self._max_frames = max_frames
-        self.width, self.height = source.width, source.height
-        self.frame_rate, self.has_audio = source.frame_rate, source.has_audio
-        expected = source.frame_count
-        self.frame_count = expected if max_frames is None else min(max_frames, expected or max_frames)
-        self._queue: queue.Queue[Frame | BaseException | None] = queue.Queue(_READ_AHEAD)
-        self._stop = threading.Event()
+        self._folder_rate = folder_rate
+        self._queue: queue.Queue[Frame | BaseException | None] = queue.Queue(READ_AHEAD)
+        self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+        self._finished = False
+
+    @property
+    def problem(self) -> str | None:
+        """What disturbed decoding so far."""
+        return self._source.problem
 
     @property
     def truncated(self) -> bool:
-        return self._source.truncated
+        """Whether decoding met damage or an early end."""
+        return self.problem is not None
 
-    def __enter__(self) -> VideoReader:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            while self._thread.is_alive():  # free the decoder, should it wait for room in the queue
-                try:
-                    self._queue.get(timeout=0.05)
-                except queue.Empty:
-                    continue
-            self._thread.join()
-        self._source.close()
+    def reopen(self) -> VideoReader:
+        """A fresh reader of the same video, from its first frame."""
+        return open_video(self.path, self._max_frames, self._folder_rate)
 
     def __iter__(self) -> Iterator[Frame]:
-        if self._thread is not None:
-            raise RuntimeError("a VideoReader is read once; open the video again")
-        self._thread = threading.Thread(target=self._decode, name="video-reader", daemon=True)
-        self._thread.start()
-        while True:
-            item = self._queue.get()
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+        return self
 
-    def _decode(self) -> None:
-        last = -1.0
-        index = 0
+    def __next__(self) -> Frame:
+        if self._finished or self._closed.is_set():
+            raise StopIteration
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._decode_ahead, name="video-decode", daemon=True)
+            self._thread.start()
+        item = self._queue.get()
+        if isinstance(item, Frame):
+            return item
+        self._finished = True
+        if item is None:
+            raise StopIteration
+        raise item
+
+    def _decode_ahead(self) -> None:
+        last_item: BaseException | None = None
         try:
-            for seconds, image in self._source.frames():
-                # stamps must rise: a repeated one would stop time for everything downstream
-                last = max(seconds, last + 1e-4)
-                if not self._put(Frame(index, last, image)):
+            for index, (timestamp, image) in enumerate(self._pictures()):
+                if not self._put(Frame(index, timestamp, image)):
                     return
-                index += 1
-                if index == self._max_frames:
-                    break
-            if index == 0:
-                raise UserError(f"{self.path}: no frame could be decoded; the file is damaged or holds no pictures")
-            if self._max_frames is None:
-                self._source.note_end(index)
-            self._put(None)
-        except BaseException as error:
-            self._put(error)
+        except BaseException as error:  # handed to the consumer's thread, where it can be caught
+            last_item = error
+        self._put(last_item)
+
+    def _pictures(self) -> Iterator:
+        pictures = self._source.pictures()
+        if self._max_frames is None:
+            return pictures
+        # zip asks the range first, so that no frame beyond the last wanted one is decoded.
+        return (picture for _, picture in zip(range(self._max_frames), pictures, strict=False))
 
     def _put(self, item: Frame | BaseException | None) -> bool:
-        while not self._stop.is_set():
+        while not self._closed.is_set():
             try:
-                self._queue.put(item, timeout=0.1)
+                self._queue.put(item, timeout=_POLL)
                 return True
             except queue.Full:
                 continue
         return False
 
+    def close(self) -> None:
+        """Stop decoding and release the file; further iteration ends at once."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._source.close()
 
-def open_video(path: Path | str, max_frames: int | None = None, folder_rate: float = DEFAULT_FOLDER_RATE) -> VideoReader:
-    """Open a video file or a folder of images.
+    def __enter__(self) -> VideoReader:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_video(
+    path: str | Path, max_frames: int | None = None, folder_rate: float = DEFAULT_FOLDER_RATE
+) -> VideoReader:
+    """Open a video file or a folder of images for one pass.
 
     Args:
-        path: file of any container, or a folder (its images in natural order, so that 9 comes before 10).
-        max_frames: stop after this many frames.
-        folder_rate: frames per second of a folder of images.
+        path: any container that FFmpeg reads, an animated GIF, a single picture, or a folder of pictures.
+        max_frames: stop after so many frames.
+        folder_rate: frames per second of a folder of images; files bring their own timing.
 
     Raises:
-        UserError: no such file, not a video, no pictures in it, or images of different sizes. A file without a single
-            decodable frame is found out while iterating.
+        UserError: missing file, no video, no frames, wrong arguments; while iterating: an unreadable image or one of
+            another size in a folder.
     """
     path = Path(path)
-    if path.is_dir():
-        return VideoReader(path, _ImageFolder(path, folder_rate), max_frames)
+    if max_frames is not None and max_frames < 1:
+        raise UserError(f"max-frames is {max_frames}; give at least 1")
+    if not 0 < folder_rate < 10_000:
+        raise UserError(f"frame rate of the folder is {folder_rate}; give frames per second above 0")
     if not path.exists():
-        raise UserError(f"{path}: no such file or folder")
-    if path.stat().st_size == 0:
-        raise UserError(f"{path}: the file is empty")
-    return VideoReader(path, _VideoFile(path), max_frames)
-
-
-class _VideoFile:
-    """Frames of a container, through PyAV."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._container = av.open(str(path))
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise UserError(f"{path}: not a video that can be read ({_reason(error)})") from error
-        if not self._container.streams.video:
-            self._container.close()
-            raise UserError(f"{path}: there is no picture track in this file")
-        self._stream = self._container.streams.video[0]
-        self._stream.thread_type = "AUTO"
-        self.truncated = False
-        self.has_audio = bool(self._container.streams.audio)
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        self.frame_rate = float(rate) if rate else DEFAULT_FOLDER_RATE
-        self.frame_count = self._expected_frames()
-        self._decoder = self._decode()
-        self._first = next(self._decoder, None)
-        if self._first is None:
-            self._container.close()
-            raise UserError(f"{path}: no frame could be decoded; the file is damaged or holds no pictures")
-        self.height, self.width = self._first[1].shape[:2]
-
-    def frames(self) -> Iterator[tuple[float, np.ndarray]]:
-        """Seconds since the first frame, and the picture; every frame has the first one's size."""
-        start = self._first[0]
-        yield 0.0, self._first[1]
-        self._first = (start, self._first[1][:0])
-        for seconds, image in self._decoder:
-            if image.shape[:2] != (self.height, self.width):
-                image = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA)
-            yield seconds - start, image
-
-    def note_end(self, count: int) -> None:
-        """Remember it when far fewer frames came than the file promised."""
-        promised = self._stream.frames
-        if promised and count < 0.95 * promised:
-            self.truncated = True
-
-    def close(self) -> None:
-        self._container.close()
-
-    def _expected_frames(self) -> int | None:
-        if self._stream.frames:
-            return int(self._stream.frames)
-        duration = self._container.duration
-        return round(duration / av.time_base * self.frame_rate) if duration else None
-
-    def _decode(self) -> Iterator[tuple[float, np.ndarray]]:
-        count = 0
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except av.error.FFmpegError:  # the container itself breaks off here
-                self.truncated = True
-                return
-            try:
-                frames = packet.decode()
-            except av.error.EOFError:
-                return
-            except av.error.FFmpegError:  # one damaged packet need not end the video
-                self.truncated = True
-                continue
-            for frame in frames:
-                seconds = count / self.frame_rate if frame.pts is None else float(frame.pts * frame.time_base)
-                count += 1
-                yield seconds, _upright_rgb(frame, self._stream.sample_aspect_ratio)
-
-
-def _upright_rgb(frame: av.VideoFrame, pixel_aspect: object) -> np.ndarray:
-    image = frame.to_ndarray(format="rgb24")
-    aspect = float(pixel_aspect) if pixel_aspect else 1.0
-    if aspect > 0 and abs(aspect - 1) > 1e-3:  # stretch to square pixels, never losing lines
-        height, width = image.shape[:2]
-        size = (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
-
-
-class _ImageFolder:
-    """Images of a folder in natural order, one frame each."""
-
-    def __init__(self, path: Path, rate: float) -> None:
-        self._files = sorted((p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES), key=_natural)
-        if not self._files:
-            raise UserError(f"{path}: no images in this folder; {', '.join(IMAGE_SUFFIXES)} files are read")
-        self.truncated, self.has_audio = False, False
-        self.frame_rate, self.frame_count = rate, len(self._files)
-        self.height, self.width = _read_image(self._files[0]).shape[:2]
-
-    def frames(self) -> Iterator[tuple[float, np.ndarray]]:
-        for index, file in enumerate(self._files):
-            image = _read_image(file)
-            if image.shape[:2] != (self.height, self.width):
-                raise UserError(
-                    f"{file}: {image.shape[1]}×{image.shape[0]} pixels, the images before it have "
-                    f"{self.width}×{self.height}; all frames of one video must have one size"
-                )
-            yield index / self.frame_rate, image
-
-    def note_end(self, count: int) -> None:
-        """A folder is as long as it is."""
-
-    def close(self) -> None:
-        """Nothing stays open."""
-
-
-def _read_image(file: Path) -> np.ndarray:
-    # imdecode rather than imread: OpenCV's own file access fails on some systems' non-Latin paths
-    data = np.fromfile(file, np.uint8)
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if len(data) else None
-    if image is None:
-        raise UserError(f"{file}: not an image that can be read")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _natural(file: Path) -> list[tuple[int, int | str]]:
-    parts = re.split(r"(\d+)", file.name.lower())
-    return [(0, int(p)) if p.isdigit() else (1, p) for p in parts]
-
-
-def _reason(error: BaseException) -> str:
-    return str(getattr(error, "strerror", None) or error).split(";")[0].strip().rstrip(".")
+        raise UserError(f"{path}: no such file or folder; check the path of the video")
+    source: FrameSource = ImageFolder(path, folder_rate) if path.is_dir() else ContainerFile(path)
+    return VideoReader(path, source, max_frames, folder_rate)

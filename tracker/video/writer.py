@@ -1,4 +1,12 @@
-"""Video files: H.264 in MP4 at the frames' own time stamps, with the sound of another file."""
+"""Write frames as H.264 in MP4, each at its own time, with the input's sound.
+
+Encoding runs in a thread of its own behind a short queue. The file grows under a temporary name and gets its own name
+only when it is complete; when anything fails it is removed, so that no half-written video is left behind.
+
+H.264 comes from x264 where PyAV has it (the wheels on PyPI do: FFmpeg's libraries are built as LGPL-3.0-or-later there and
+load the GPL-2.0-or-later library x264 beside them; nothing of either is part of this project). Builds without it fall
+back to another H.264 encoder or to FFmpeg's own MPEG-4 Part 2.
+"""
 
 from __future__ import annotations
 
@@ -11,175 +19,223 @@ from types import TracebackType
 
 import av
 import numpy as np
-from jaxtyping import UInt8
+from av.video.reformatter import ColorRange, Colorspace
 
 from tracker.errors import UserError
+from tracker.video.sound import SoundTrack
 
-_TIME_BASE = Fraction(1, 90_000)
-_READ_BEHIND = 8
-# in order of preference; FFmpeg builds without x264 still have the second
-_ENCODERS = (("libx264", {"preset": "veryfast", "crf": "20"}), ("mpeg4", {"q:v": "3"}))
-_COPIED_SOUND = ("aac", "mp3", "ac3", "alac", "opus")  # what may lie in MP4 as it is
+FF_QP2LAMBDA = 118
+"""FFmpeg's unit of ``global_quality``."""
+
+ENCODERS: tuple[tuple[str, dict[str, str], Fraction], ...] = (
+    ("libx264", {"preset": "superfast", "crf": "21"}, Fraction(1, 90_000)),
+    ("libopenh264", {}, Fraction(1, 90_000)),
+    ("mpeg4", {"flags": "+qscale", "global_quality": str(3 * FF_QP2LAMBDA)}, Fraction(1, 60_000)),
+)
+"""Encoders in order of preference: name, options, clock. MPEG-4 Part 2 allows no finer clock than 1/65535 s."""
+
+TIME_BASE = Fraction(1, 90_000)
+"""Clock of the queue: MPEG's own, fine enough for every common frame rate."""
+
+BITS_PER_PIXEL = 0.15
+"""Aimed at by encoders that have no constant quality."""
+
+QUEUE_FRAMES = 4
+"""Pictures that may wait for the encoder."""
+
+_BT709 = 1
+_STUDIO_RANGE = 1
 
 
 class VideoWriter:
-    """Write frames with time stamps; use it as a context manager. Encoding runs in its own thread.
+    """An MP4 file that takes RGB frames with timestamps; use as a context manager, or call :meth:`close`.
 
-    The file appears under its name when the block ends well, and not at all otherwise.
+    Leaving the context with an exception, or any failure of the encoder, removes the file (see :meth:`abort`).
 
     Args:
-        path: the ``.mp4`` to write.
-        width, height: of the frames, pixels. Odd sizes are padded by one row or column (4:2:0 needs even ones).
-        audio_from: file whose sound goes along, cut to the length of the written frames; None for silence.
-        frame_rate: nominal rate, for the encoder's rate control and the last frame's duration.
+        path: the file to write; replaced if it exists, and only once complete.
+        width, height: pixels of the frames; an odd size is padded to an even one by repeating the last row or column.
+        audio_from: file whose sound goes along, cut to the length of the written frames; None, a folder of images or a
+            file without sound: silence.
+        frame_rate: nominal rate, used for the length of the last frame and the encoder's rate control only.
+        audio_start: time in that file that belongs to timestamp 0 (``VideoReader.start_time``); None takes the start
+            of the file's video track.
 
     Raises:
-        UserError: no usable encoder, or the file cannot be written.
+        UserError: when the file cannot be created.
     """
 
     def __init__(
-        self, path: Path, width: int, height: int, audio_from: Path | None = None, frame_rate: float = 25.0
+        self,
+        path: str | Path,
+        width: int,
+        height: int,
+        audio_from: str | Path | None = None,
+        frame_rate: float = 25.0,
+        audio_start: float | None = None,
     ) -> None:
-        self._path, self._partial = Path(path), Path(path).with_name(Path(path).stem + ".part.mp4")
-        self._size = (width, height)
+        self.path = Path(path)
+        self.width, self.height = width, height
+        self.encoded_width, self.encoded_height = width + width % 2, height + height % 2
+        self.frames_written = 0
         self._frame_rate = frame_rate
-        self._audio_from = audio_from
-        self._container: av.container.OutputContainer | None = None
-        self._queue: queue.Queue[tuple[np.ndarray, float] | None] = queue.Queue(_READ_BEHIND)
-        self._error: BaseException | None = None
-        self._last = 0.0
-        self._thread = threading.Thread(target=self._encode, name="video-writer", daemon=True)
-
-    def __enter__(self) -> VideoWriter:
+        self._last_pts = -1
+        self._step = max(1, round(1 / self._frame_rate / TIME_BASE))
+        self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.part")
         try:
-            self._container = av.open(str(self._partial), "w", format="mp4", options={"movflags": "+faststart"})
+            # FFmpeg creates the file with the first packet only; a place that cannot be written is to be known now.
+            self._temporary.touch()
+            self._container = av.open(str(self._temporary.absolute()), "w", format="mp4")
         except (OSError, av.error.FFmpegError) as error:
-            raise UserError(f"{self._path}: cannot be written ({error})") from error
-        self._stream = self._add_picture_track()
-        self._sound = _Sound.open(self._audio_from, self._container) if self._audio_from else None
-        self._thread.start()
-        return self
-
-    def write(self, image: UInt8[np.ndarray, "h w 3"], timestamp: float) -> None:
-        """Queue one RGB frame; ``timestamp`` in seconds must rise. The caller must not change ``image`` afterwards.
-
-        Raises:
-            ValueError: wrong picture size.
-            UserError: encoding failed (a full disk, for instance).
-        """
-        if image.shape != (self._size[1], self._size[0], 3):
-            raise ValueError(f"frame of shape {image.shape} given to a {self._size[0]}×{self._size[1]} video")
-        self._raise_if_failed()
-        self._queue.put((image, timestamp))
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._queue.put(None)
-        self._thread.join()
+            raise UserError(f"{self.path}: cannot be written ({error.strerror}); choose another folder") from error
         try:
-            if kind is None:
-                self._raise_if_failed()
-                if self._sound is not None:
-                    self._sound.copy(self._container, self._last + 1 / self._frame_rate)
-        finally:
-            try:
-                self._container.close()
-            finally:
-                if self._sound is not None:
-                    self._sound.close()
-                if kind is None and self._error is None:
-                    os.replace(self._partial, self._path)
-                self._partial.unlink(missing_ok=True)
+            self._stream = self._add_video_stream()
+            self._sound = (
+                SoundTrack(Path(audio_from), self._container, audio_start)
+                if audio_from is not None and Path(audio_from).is_file()
+                else None
+            )
+        except BaseException:
+            self._container.close()
+            self._temporary.unlink(missing_ok=True)
+            raise
+        self._queue: queue.Queue[tuple[np.ndarray, int] | None] = queue.Queue(QUEUE_FRAMES)
+        self._error: BaseException | None = None
+        self._open = True
+        self._thread = threading.Thread(target=self._encode_all, name="video-encode", daemon=True)
+        self._thread.start()
 
-    def _add_picture_track(self) -> av.VideoStream:
-        width, height = (side + side % 2 for side in self._size)
-        for name, options in _ENCODERS:
+    @property
+    def encoder(self) -> str:
+        """Name of the encoder in use."""
+        return self._stream.codec_context.codec.name
+
+    def _add_video_stream(self) -> av.VideoStream:
+        rate = Fraction(self._frame_rate).limit_denominator(1001)
+        for name, options, clock in ENCODERS:
             if name not in av.codecs_available:
                 continue
-            stream = self._container.add_stream(name, rate=Fraction(self._frame_rate).limit_denominator(1001 * 60))
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.options = dict(options)
-            stream.codec_context.time_base = _TIME_BASE
+            stream = self._container.add_stream(name, rate=rate, options=dict(options))
+            stream.width, stream.height, stream.pix_fmt = self.encoded_width, self.encoded_height, "yuv420p"
+            context = stream.codec_context
+            context.time_base = stream.time_base = clock
+            context.bit_rate = 0 if "crf" in options else round(BITS_PER_PIXEL * self.width * self.height * rate)
+            context.colorspace = context.color_primaries = context.color_trc = _BT709
+            context.color_range = _STUDIO_RANGE
             return stream
-        raise UserError("this build of PyAV can encode neither H.264 nor MPEG-4; install the wheel from the registry")
+        names = ", ".join(name for name, *_ in ENCODERS)
+        raise UserError(f"{self.path}: this build of PyAV has no video encoder ({names}); install the wheel from PyPI")
 
-    def _encode(self) -> None:
+    def write(self, image: np.ndarray, timestamp: float) -> None:
+        """Queue one frame.
+
+        Args:
+            image: ``(H, W, 3)`` uint8 RGB of the writer's size; kept by reference until encoded, so do not change it.
+            timestamp: seconds from the start, later than the frame before.
+
+        Raises:
+            UserError: when the encoder has failed (disk full).
+            ValueError: for another size or type, or a timestamp that does not increase.
+        """
+        if image.shape != (self.height, self.width, 3) or image.dtype != np.uint8:
+            raise ValueError(f"frame is {image.shape} {image.dtype}, expected ({self.height}, {self.width}, 3) uint8")
+        pts = round(timestamp / TIME_BASE)
+        if pts <= self._last_pts:
+            raise ValueError(f"timestamp {timestamp} s does not come after the previous frame")
+        self._raise_failure()
+        self._last_pts = pts
+        self._queue.put((image, pts))
+        self.frames_written += 1
+
+    def _encode_all(self) -> None:
+        held: tuple[np.ndarray, int] | None = None
         while (item := self._queue.get()) is not None:
             if self._error is not None:
-                continue  # keep emptying the queue, so that the caller never blocks on it
-            image, timestamp = item
+                continue  # keep draining, so that the producer never blocks on a dead encoder
             try:
-                odd_rows, odd_columns = image.shape[0] % 2, image.shape[1] % 2
-                if odd_rows or odd_columns:
-                    image = np.pad(image, ((0, odd_rows), (0, odd_columns), (0, 0)), mode="edge")
-                frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-                frame.pts, frame.time_base = round(timestamp / _TIME_BASE), _TIME_BASE
-                self._container.mux(self._stream.encode(frame))
-                self._last = timestamp
-            except BaseException as error:
+                if held is not None:
+                    self._encode(held[0], held[1], item[1] - held[1])
+                held = item
+            except BaseException as error:  # raised again in the producer's thread
                 self._error = error
-        if self._error is None:
+        if self._error is None and held is not None:
             try:
-                self._container.mux(self._stream.encode(None))
-            except BaseException as error:
+                self._finish(held)
+            except BaseException as error:  # raised again in close()
                 self._error = error
 
-    def _raise_if_failed(self) -> None:
-        if self._error is not None:
-            raise UserError(f"{self._path}: encoding failed ({self._error})") from self._error
+    def _encode(self, image: np.ndarray, pts: int, duration: int) -> None:
+        """One frame, with the length until the next one: known only when that has come."""
+        if (self.encoded_height, self.encoded_width) != image.shape[:2]:
+            odd = ((0, self.encoded_height - self.height), (0, self.encoded_width - self.width), (0, 0))
+            image = np.pad(image, odd, mode="edge")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame = frame.reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG, threads=1
+        )
+        frame.pts, frame.time_base, frame.duration = pts, TIME_BASE, duration
+        for packet in self._stream.encode(frame):
+            self._container.mux(packet)
+        if self._sound is not None:
+            self._sound.pump(float((pts + duration) * TIME_BASE))
 
+    def _finish(self, last: tuple[np.ndarray, int]) -> None:
+        self._encode(last[0], last[1], self._step)
+        for packet in self._stream.encode(None):
+            self._container.mux(packet)
 
-class _Sound:
-    """The first sound track of a file: copied where MP4 can hold it, else encoded as AAC."""
-
-    def __init__(self, source: av.container.InputContainer, target: av.container.OutputContainer) -> None:
-        self._source, self._input = source, source.streams.audio[0]
-        self._copied = self._input.codec_context.name.removesuffix("float") in _COPIED_SOUND
-        if self._copied:
-            self._output = target.add_stream_from_template(self._input)
-        else:
-            self._output = target.add_stream("aac", rate=self._input.codec_context.sample_rate)
-
-    @staticmethod
-    def open(path: Path, target: av.container.OutputContainer) -> _Sound | None:
-        """None for a folder of images or a file without sound."""
-        if not Path(path).is_file():
-            return None
-        source = av.open(str(path))
-        if not source.streams.audio:
-            source.close()
-            return None
-        return _Sound(source, target)
-
-    def copy(self, target: av.container.OutputContainer, seconds: float) -> None:
-        """Write the sound from where the picture starts up to ``seconds`` later; damage ends it early."""
-        start = self._picture_start()
-        try:
-            for packet in self._source.demux(self._input):
-                if packet.dts is None:
-                    continue
-                time = float(packet.pts * packet.time_base) - start
-                if time < 0:
-                    continue
-                if time > seconds:
-                    break
-                if self._copied:
-                    shift = round(start / packet.time_base)
-                    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-                    packet.stream = self._output
-                    target.mux(packet)
-                else:
-                    for frame in packet.decode():
-                        frame.pts = None
-                        target.mux(self._output.encode(frame))
-        except av.error.FFmpegError:
-            pass  # the picture is whole; a damaged sound track may stop where its damage begins
-        if not self._copied:
-            target.mux(self._output.encode(None))
+    def _stop(self) -> None:
+        self._open = False
+        self._queue.put(None)
+        self._thread.join()
+        if self._sound is not None:
+            self._sound.close()
 
     def close(self) -> None:
-        self._source.close()
+        """Finish the file and give it its name; with no frame written, leave nothing.
 
-    def _picture_start(self) -> float:
-        video = self._source.streams.video
-        first = video[0].start_time if video else None
-        return float(first * video[0].time_base) if first else 0.0
+        Raises:
+            UserError: when writing failed; nothing is left then.
+        """
+        if not self._open:
+            return
+        self._stop()
+        try:
+            self._raise_failure()
+            self._container.close()
+            if self.frames_written:
+                os.replace(self._temporary, self.path)
+        except (OSError, av.error.FFmpegError) as error:
+            raise UserError(f"{self.path}: cannot be written ({error}); free some space or choose another folder") from error
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+    def abort(self) -> None:
+        """Give up: remove what was written so far."""
+        if not self._open:
+            return
+        self._stop()
+        try:
+            self._container.close()
+        except (OSError, ValueError, av.error.FFmpegError):
+            pass  # the file is thrown away in any case
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+    def _raise_failure(self) -> None:
+        error = self._error
+        if isinstance(error, (OSError, av.error.FFmpegError)):
+            raise UserError(f"{self.path}: writing failed ({error}); free some space or choose another folder") from error
+        if error is not None:
+            raise error
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abort()

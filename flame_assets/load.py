@@ -1,0 +1,98 @@
+"""One door to every head: the default one, a ``.npz`` of this project, or FLAME files that the user brings.
+
+Converting a FLAME file takes some seconds (unpacking, landmark registration), so the result is kept in the user's cache
+folder under a name that depends on the files' contents; changed files are converted anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from flame_assets.asset import AssetError, HeadAsset, load_npz, save_npz
+from flame_assets.flame_files import find_flame_files, read_flame
+
+DEFAULT_HEAD = Path(__file__).resolve().parent / "default_head.npz"
+
+CACHE_VERSION = "1"
+"""Part of the cached files' names: a new number when conversion or registration changes its results."""
+
+
+def load_head(path: Path | str | None = None, cache: Path | None = None) -> HeadAsset:
+    """Load a head model, with landmarks of both schemes and canonical coordinates.
+
+    Args:
+        path: None for the default head; a ``.npz`` written by this project; an official FLAME ``.pkl``; or a folder that
+            holds one, with ``landmark_embedding.npy``, ``mediapipe_landmark_embedding.npz`` and ``FLAME_masks.pkl`` beside
+            it if they are at hand. Landmarks that the files do not bring are computed.
+        cache: folder for converted heads; the user's cache folder when None.
+
+    Raises:
+        AssetError: no such file, not a head, damaged, or a pickle that wants to execute something.
+    """
+    path = DEFAULT_HEAD if path is None else Path(path)
+    if not path.exists():
+        raise AssetError(f"{path}: no such head file or folder")
+    if path.is_dir() or path.suffix.lower() != ".npz":
+        files = find_flame_files(path)
+        return _cached(_digest(files.present()), cache, lambda: _complete(read_flame(files)))
+    asset = load_npz(path)
+    if asset.landmarks and asset.canonical is not None:
+        return asset
+    return _cached(_digest([path]), cache, lambda: _complete(asset))
+
+
+def cache_folder() -> Path:
+    """Where converted heads are kept: ``densemarks-tracker/heads`` in the system's usual place for caches."""
+    if sys.platform == "win32":
+        base = os.environ.get("LOCALAPPDATA")
+    elif sys.platform == "darwin":
+        base = str(Path.home() / "Library" / "Caches")
+    else:
+        base = os.environ.get("XDG_CACHE_HOME")
+    return Path(base or Path.home() / ".cache") / "densemarks-tracker" / "heads"
+
+
+def _digest(files: list[Path]) -> str:
+    digest = hashlib.sha256(CACHE_VERSION.encode())
+    for file in files:
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            raise AssetError(f"{file}: cannot be read ({error.strerror})") from error
+        digest.update(file.name.encode() + hashlib.sha256(content).digest())
+    return digest.hexdigest()
+
+
+def _cached(digest: str, cache: Path | None, convert: Callable[[], HeadAsset]) -> HeadAsset:
+    target = (cache or cache_folder()) / f"{digest[:32]}.npz"
+    if target.is_file():
+        try:
+            return load_npz(target)
+        except AssetError:
+            pass  # damaged: converted and written again below
+    asset = convert()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # several processes may convert at once
+            save_npz(asset, Path(scratch) / target.name)
+            os.replace(Path(scratch) / target.name, target)
+    except OSError:
+        pass  # no room or no right to write: the head is converted each time
+    return asset
+
+
+def _complete(asset: HeadAsset) -> HeadAsset:
+    """Add what the files did not bring: landmarks and canonical coordinates."""
+    from densemarks_model.canonical import canonical_coordinates
+    from flame_assets.landmark_registration import register_landmarks
+
+    canonical = canonical_coordinates(asset.v_template) if asset.canonical is None else asset.canonical
+    return replace(asset, landmarks=register_landmarks(asset), canonical=np.asarray(canonical, np.float32))

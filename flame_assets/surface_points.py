@@ -1,0 +1,93 @@
+"""Nearest points on a triangle mesh, with their triangle and barycentrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+_SUBDIVISION = 4  # samples per triangle edge; only finds candidate triangles, the distance itself is exact
+_CANDIDATES = 12
+
+
+@dataclass(frozen=True)
+class SurfaceHits:
+    """Points on a surface: ``faces`` (N,) rows of the mesh's triangles, ``barycentrics`` (N, 3), ``points`` (N, 3)."""
+
+    faces: np.ndarray
+    barycentrics: np.ndarray
+    points: np.ndarray
+
+
+class Surface:
+    """Some triangles of a mesh, ready for nearest-point queries.
+
+    Args:
+        vertices: ``(V, 3)``.
+        faces: ``(F, 3)`` all triangles of the mesh.
+        allowed: ``(F,)`` bool, the triangles that may be hit.
+    """
+
+    def __init__(self, vertices: np.ndarray, faces: np.ndarray, allowed: np.ndarray) -> None:
+        self._ids = np.flatnonzero(allowed)
+        self._corners = vertices[faces[self._ids]].astype(np.float64)
+        a, b, c = self._corners.transpose(1, 0, 2)
+        normals = np.cross(b - a, c - a)
+        self.normals = normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-15)
+        grid = np.array(
+            [(i, j, _SUBDIVISION - i - j) for i in range(_SUBDIVISION + 1) for j in range(_SUBDIVISION + 1 - i)]
+        )
+        weights = (grid + 1 / 3) / (_SUBDIVISION + 1)  # inside the triangle, so that neighbours do not share samples
+        samples = np.einsum("sk,fkc->fsc", weights, self._corners)
+        self._owner = np.repeat(np.arange(len(self._ids)), len(weights))
+        self._tree = cKDTree(samples.reshape(-1, 3))
+
+    def nearest(self, points: np.ndarray, normals: np.ndarray | None = None, cosine: float = 0.3) -> SurfaceHits:
+        """Nearest point of the surface to each of ``points`` (N, 3).
+
+        Args:
+            points: query positions.
+            normals: ``(N, 3)`` unit; where given, triangles whose normal makes a smaller cosine with it than ``cosine`` are
+                passed over, unless no candidate does better.
+            cosine: see ``normals``.
+        """
+        _, near = self._tree.query(points, k=_CANDIDATES * 3)
+        candidates = self._owner[near]
+        corners = self._corners[candidates]
+        barycentrics = closest_barycentrics(points[:, None], corners)
+        hits = np.einsum("nmk,nmkc->nmc", barycentrics, corners)
+        distance = np.linalg.norm(hits - points[:, None], axis=-1)
+        if normals is not None:
+            agreement = np.einsum("nmc,nc->nm", self.normals[candidates], normals)
+            distance = distance + np.where(agreement < cosine, 1e3, 0.0)
+        best = distance.argmin(1)
+        rows = np.arange(len(points))
+        return SurfaceHits(self._ids[candidates[rows, best]], barycentrics[rows, best], hits[rows, best])
+
+
+def closest_barycentrics(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
+    """Barycentrics ``(..., 3)`` of the point of each triangle ``(..., 3, 3)`` that is nearest to each of ``points``.
+
+    The foot of the perpendicular where it lies inside, else the best point of the three edges.
+    """
+    a, b, c = corners[..., 0, :], corners[..., 1, :], corners[..., 2, :]
+    ab, ac, ap = b - a, c - a, points - a
+    d00, d01, d11 = (ab * ab).sum(-1), (ab * ac).sum(-1), (ac * ac).sum(-1)
+    d20, d21 = (ap * ab).sum(-1), (ap * ac).sum(-1)
+    determinant = (d00 * d11 - d01 * d01).clip(1e-30)
+    v, w = (d11 * d20 - d01 * d21) / determinant, (d00 * d21 - d01 * d20) / determinant
+    inside = np.stack([1 - v - w, v, w], axis=-1)
+
+    best, best_distance = inside, np.where((inside >= 0).all(-1), 0.0, np.inf)
+    for i, j in ((0, 1), (1, 2), (2, 0)):
+        p, q = corners[..., i, :], corners[..., j, :]
+        edge = q - p
+        t = (((points - p) * edge).sum(-1) / (edge * edge).sum(-1).clip(1e-30)).clip(0, 1)
+        distance = np.linalg.norm(p + t[..., None] * edge - points, axis=-1)
+        along = np.zeros_like(inside)
+        along[..., i], along[..., j] = 1 - t, t
+        closer = distance < best_distance
+        best = np.where(closer[..., None], along, best)
+        best_distance = np.where(closer, distance, best_distance)
+    return best

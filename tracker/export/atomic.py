@@ -1,0 +1,46 @@
+"""Outputs appear under their name only when they are complete."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside ``path``; rename it when the block ends well, remove it when it fails.
+
+    The temporary name keeps the ending, because some writers choose a format by it.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside ``path``, which takes the place of ``path`` when the block ends well.
+
+    A folder cannot be renamed over one that holds files, so an older ``path`` steps aside first and is deleted last.
+    """
+    path = Path(path)
+    temporary, old = (path.with_name(f".{path.name}.{suffix}") for suffix in ("part", "old"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            os.replace(path, old)
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not path.exists():
+            os.replace(old, path)
+        shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,102 @@
+"""The result of a run: one head's parameters over a whole video, as plain numpy arrays.
+
+Fitting makes a :class:`HeadTrack`, the exporters write it, and
+:func:`tracker.export.flame_params.load_track` reads it back. T is the number of frames, S and E those of the head's
+identity and expression coefficients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+from tracker.camera import Camera
+
+POSE_SIZES = {"rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "translation": 3}
+"""Numbers per frame of each pose parameter, by VHAP's names."""
+
+
+@dataclass(frozen=True)
+class HeadTrack:
+    """Parameters of one head in every frame of one video.
+
+    Every value is finite: frames without a tracked head (``valid`` false) hold values of a frame nearby.
+
+    Attributes:
+        rotation: of the head about its root joint; this and all poses are axis-angle vectors, radians.
+        neck_pose, jaw_pose: of those joints, relative to their parents.
+        eyes_pose: left eye (3), right eye (3).
+        translation: metres, added after skinning; world axes (x right, y up, camera at (0, 0, 1) looking down −z).
+        shape: identity coefficients, shared by all frames.
+        expr: expression coefficients.
+        focal_px: focal length in full-frame pixels, shared by all frames.
+        principal_point: (x, y), pixels from the top-left corner of the picture.
+        image_size: (height, width), pixels.
+        timestamps: presentation times, seconds, strictly increasing.
+        valid: whether the head was tracked in the frame.
+        confidence: 0 (do not use) to 1.
+        timestep_id: name of each frame.
+        expression_names: meaning of the expression coefficients.
+        head_name, head_sha256: which head model the coefficients belong to.
+        frame_rate: nominal frames per second; ``timestamps`` hold the true times.
+
+    Raises:
+        ValueError: arrays whose shapes disagree, that are not finite, or times that do not increase.
+    """
+
+    rotation: Float[np.ndarray, "frames 3"]
+    neck_pose: Float[np.ndarray, "frames 3"]
+    jaw_pose: Float[np.ndarray, "frames 3"]
+    eyes_pose: Float[np.ndarray, "frames 6"]
+    translation: Float[np.ndarray, "frames 3"]
+    shape: Float[np.ndarray, "identity"]
+    expr: Float[np.ndarray, "frames expression"]
+    focal_px: float
+    principal_point: Float[np.ndarray, "2"]
+    image_size: Shaped[np.ndarray, "2"]
+    timestamps: Float[np.ndarray, "frames"]
+    valid: Bool[np.ndarray, "frames"]
+    confidence: Float[np.ndarray, "frames"]
+    timestep_id: Shaped[np.ndarray, "frames"]
+    expression_names: tuple[str, ...]
+    head_name: str
+    head_sha256: str
+    frame_rate: float
+
+    def __post_init__(self) -> None:
+        t = len(self.timestamps)
+        expected = {name: (t, size) for name, size in POSE_SIZES.items()} | {
+            "shape": (len(self.shape),),
+            "expr": (t, len(self.expression_names)),
+            "principal_point": (2,),
+            "image_size": (2,),
+            "timestamps": (t,),
+            "valid": (t,),
+            "confidence": (t,),
+            "timestep_id": (t,),
+        }
+        for name, wanted in expected.items():
+            array = getattr(self, name)
+            if array.shape != wanted:
+                raise ValueError(f"track: {name} should have shape {wanted} and has {array.shape}")
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ValueError(f"track: {name} contains values that are not finite")
+        if t == 0:
+            raise ValueError("track: it has no frames")
+        if not (np.diff(self.timestamps) > 0).all():
+            raise ValueError("track: timestamps must increase from frame to frame")
+        if not (np.isfinite(self.focal_px) and self.focal_px > 0):
+            raise ValueError(f"track: focal_px must be a positive number of pixels, not {self.focal_px}")
+
+    @property
+    def n_frames(self) -> int:
+        return len(self.timestamps)
+
+    @property
+    def camera(self) -> Camera:
+        """The shared pinhole camera."""
+        height, width = (int(n) for n in self.image_size)
+        cx, cy = (float(c) for c in self.principal_point)
+        return Camera(float(self.focal_px), cx, cy, width, height)

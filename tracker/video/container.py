@@ -1,0 +1,170 @@
+"""A video file, decoded by FFmpeg's libraries through PyAV, packet by packet.
+
+Files from the field are not clean: packets are missing, timestamps repeat, a download stopped in the middle. What
+decodes is delivered; what does not is counted, and :attr:`ContainerFile.problem` says so at the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+
+from tracker.errors import UserError
+from tracker.video.pixels import orientation, square_pixel_size, to_rgb
+
+FALLBACK_FPS = 25.0
+"""Assumed where a file names no frame rate at all."""
+
+NOT_VIDEO = frozenset({"tty", "ffmetadata", "concat", "hls", "dash", "sdp", "srt", "webvtt", "ass", "subviewer"})
+"""FFmpeg formats that are no recordings: text drawn as pictures, subtitles, lists that point to other files."""
+
+MINIMUM_STEP = 1e-3
+"""Seconds by which a repeated or backward timestamp is pushed past its predecessor, so that time increases strictly."""
+
+
+class ContainerFile:
+    """The first real video stream of a file.
+
+    Raises:
+        UserError: when the file cannot be opened, is no video, or not one frame of it decodes.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.problem: str | None = None
+        try:
+            # Playlists could make the library fetch from elsewhere; only the file itself is to be read.
+            self._container = av.open(str(path.resolve()), options={"protocol_whitelist": "file"})
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise UserError(f"{path}: {_open_failure(path, error)}") from error
+        try:
+            self._open_stream()
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _open_stream(self) -> None:
+        container = self._container
+        if NOT_VIDEO.intersection(container.format.name.split(",")):
+            raise UserError(f"{self._path}: this is not a video file ({container.format.long_name}); name a video")
+        streams = [stream for stream in container.streams.video if not _is_cover(stream)]
+        if not streams:
+            found = "only sound" if container.streams.audio else "no pictures"
+            raise UserError(f"{self._path}: {found} in this file; name one with a video track")
+        stream = self._stream = streams[0]
+        if stream.codec_context is None:
+            raise UserError(f"{self._path}: no decoder for this video's codec; convert it to H.264 first")
+        stream.thread_type = "AUTO"
+        self.has_audio = bool(container.streams.audio)
+        rate = stream.average_rate or stream.guessed_rate
+        self.frame_rate = float(rate) if rate else FALLBACK_FPS
+        self.frame_count = self._expected_frames()
+        self._packets = 0
+        self._failures = 0
+        self._decoded = self._decode()
+        self._first = next(self._decoded, None)
+        if self._first is None:
+            raise UserError(f"{self._path}: not one frame of this video decodes; it is empty or damaged")
+        self.start_time = float(self._first.time or 0.0)
+        self._turn = orientation(self._first)
+        aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+        self._stored_size = square_pixel_size(self._first.width, self._first.height, aspect)
+        self.width, self.height = self._stored_size[::-1] if self._turn[0] else self._stored_size
+
+    def _expected_frames(self) -> int | None:
+        if self._stream.frames:
+            return int(self._stream.frames)
+        seconds = self._seconds()
+        return max(1, round(seconds * self.frame_rate)) if seconds else None
+
+    def _seconds(self) -> float | None:
+        """Length of the video stream as the file states it."""
+        stream = self._stream
+        if stream.duration and stream.time_base:
+            return float(stream.duration * stream.time_base)
+        if self._container.duration and not self.has_audio:
+            return self._container.duration / av.time_base
+        return None
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        """Every frame that decodes, past packets that do not."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (av.error.FFmpegError, OSError):
+                self._failures += 1
+                return
+            self._packets += packet.size > 0
+            try:
+                frames = packet.decode()
+            except (av.error.FFmpegError, OSError):
+                self._failures += 1
+                continue
+            for frame in frames:
+                if frame.is_corrupt:
+                    self._failures += 1
+                else:
+                    yield frame
+
+    def pictures(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Timestamps in seconds from the first frame, and upright ``(H, W, 3)`` uint8 RGB pictures."""
+        last = -math.inf
+        step = 1.0 / self.frame_rate
+        frame = self._first
+        self._first = None
+        while frame is not None:
+            if frame.time is None:
+                time = 0.0 if last == -math.inf else last + step
+            else:
+                time = float(frame.time) - self.start_time
+            if time <= last:
+                time = last + min(MINIMUM_STEP, step / 2)
+            last = time
+            yield time, to_rgb(frame, *self._stored_size, self._turn)
+            frame = next(self._decoded, None)
+        self.problem = self._damage(last)
+
+    def _damage(self, last: float) -> str | None:
+        """Whether the end of the stream came before the end that the file states."""
+        expected = self._stream.frames
+        if expected and self._packets < expected:
+            return f"the file holds {self._packets} of its {expected} frames"
+        seconds = self._seconds()
+        if not expected and seconds and last + 1.0 / self.frame_rate < seconds - max(0.5, 0.02 * seconds):
+            return f"the file ends at {last:.1f} s of its {seconds:.1f} s"
+        if self._failures:
+            return f"{self._failures} damaged places in the file"
+        return None
+
+    def close(self) -> None:
+        """Release the file."""
+        self._decoded.close()
+        self._container.close()
+
+
+def _is_cover(stream: av.VideoStream) -> bool:
+    """A picture attached to a sound file (album cover), which is no video."""
+    return "attached_pic" in str(getattr(stream.disposition, "name", stream.disposition)).lower()
+
+
+def _open_failure(path: Path, error: BaseException) -> str:
+    if isinstance(error, PermissionError):
+        return "no permission to read this file"
+    if path.stat().st_size == 0:
+        return "the file is empty (0 bytes); name a video"
+    head = path.read_bytes()[:12] if path.stat().st_size < 64 else _first_bytes(path)
+    if head[4:8] in (b"ftyp", b"moov", b"mdat"):
+        return "this MP4/MOV file was cut off before its index (moov) and cannot be decoded; get a complete copy"
+    return "not a video that can be read; name a video file or a folder of images"
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(12)

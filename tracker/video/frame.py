@@ -1,0 +1,53 @@
+"""What a decoder hands over, and what every source of frames must be able to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded picture.
+
+    Attributes:
+        index: number of the frame among those delivered, from 0.
+        timestamp: seconds since the first delivered frame; strictly increasing, never rounded to a nominal rate.
+        image: ``(H, W, 3)`` uint8 RGB, row 0 on top, C-contiguous, upright, square pixels.
+    """
+
+    index: int
+    timestamp: float
+    image: np.ndarray
+
+
+class FrameSource(Protocol):
+    """A container file or a folder, opened: its facts, and its pictures in order.
+
+    Attributes:
+        width, height: pixels of the delivered pictures (after rotation, with square pixels).
+        frame_rate: average frames per second.
+        frame_count: how many frames the source claims to hold, or None.
+        has_audio: whether there is a sound track beside the pictures.
+        start_time: container time in seconds of the picture with timestamp 0.
+        problem: what stopped or disturbed decoding so far, as a clause without a full stop, or None.
+    """
+
+    width: int
+    height: int
+    frame_rate: float
+    frame_count: int | None
+    has_audio: bool
+    start_time: float
+    problem: str | None
+
+    def pictures(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Timestamps in seconds (from 0) and ``(H, W, 3)`` uint8 RGB pictures, once, one at a time."""
+        ...
+
+    def close(self) -> None:
+        """Release the file; called once no thread decodes any more."""
+        ...

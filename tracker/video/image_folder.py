@@ -1,0 +1,85 @@
+"""A folder of numbered pictures, read as if it were a video."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from tracker.errors import UserError
+from tracker.video.pixels import over_black
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+"""Files of a folder that count as frames; others are ignored."""
+
+DEFAULT_FOLDER_RATE = 25.0
+"""Frame rate of a folder unless the caller names one: pictures carry no timing."""
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key under which ``frame2`` comes before ``frame10``."""
+    parts = re.split(r"(\d+)", name.lower())
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
+
+
+class ImageFolder:
+    """The pictures of one folder in natural order of their names.
+
+    Raises:
+        UserError: when the folder holds no picture, or (while reading) one cannot be read or has another size.
+    """
+
+    def __init__(self, path: Path, frame_rate: float = DEFAULT_FOLDER_RATE) -> None:
+        self._paths = sorted(
+            (entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()),
+            key=lambda entry: natural_key(entry.name),
+        )
+        # Files that macOS leaves behind on foreign disks bear an image's suffix but hold no image.
+        self._paths = [entry for entry in self._paths if not entry.name.startswith(".")]
+        if not self._paths:
+            kinds = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+            raise UserError(f"{path}: no images in this folder; put numbered frames there ({kinds}) or name a video file")
+        self.frame_rate = frame_rate
+        self.frame_count: int | None = len(self._paths)
+        self.has_audio = False
+        self.start_time = 0.0
+        self.problem: str | None = None
+        self.height, self.width = read_image(self._paths[0]).shape[:2]
+
+    def pictures(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Timestamps in seconds and ``(H, W, 3)`` uint8 RGB pictures, one file at a time."""
+        for index, path in enumerate(self._paths):
+            image = read_image(path)
+            if image.shape[:2] != (self.height, self.width):
+                raise UserError(
+                    f"{path}: this image is {image.shape[1]}x{image.shape[0]}, the first of the folder is "
+                    f"{self.width}x{self.height}; give all frames one size"
+                )
+            yield index / self.frame_rate, image
+
+    def close(self) -> None:
+        """Nothing stays open between pictures."""
+
+
+def read_image(path: Path) -> np.ndarray:
+    """One picture as ``(H, W, 3)`` uint8 RGB, turned upright by its EXIF note, alpha laid over black.
+
+    Raises:
+        UserError: when the file is not a readable image.
+    """
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened)
+            if image.mode.startswith("I"):
+                # Pillow clips 16-bit grey when it converts, so the high byte is taken by hand.
+                grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
+                return np.repeat(grey[..., None], 3, axis=2)
+            if image.has_transparency_data:
+                return np.ascontiguousarray(over_black(np.asarray(image.convert("RGBA"))))
+            return np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read as an image ({reason}); replace or remove it") from error
