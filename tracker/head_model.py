@@ -109,7 +109,8 @@ class HeadModel:
 
         Every linear part is interpolated with the points' barycentrics, the skinning weights too. Interpolating weights
         is exact for points whose triangle's corners have equal weights; elsewhere the difference from interpolating
-        skinned vertices is of second order (the tests bound it by 0.05 mm over the joints' whole range).
+        skinned vertices is of second order: nothing for most landmarks, below 0.5 mm where jaw and neck meet and both are
+        turned as far as they go.
         """
         corners = self.faces.long()[torch.as_tensor(embedding.faces, device=self.device).long()]
         barycentrics = torch.as_tensor(embedding.barycentrics, dtype=self.dtype, device=self.device)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,6 +78,11 @@ def track_video(request: Request) -> RunReport:
     """
     clock = StageClock()
     device = choose_device(request.device)
+    with one_torch_thread():
+        return _track(request, device, clock)
+
+
+def _track(request: Request, device: str, clock: StageClock) -> RunReport:
     try:
         asset = load_head(request.head)
         face = FaceLandmarks.build(asset, request.config.landmarks, device)
@@ -126,8 +132,20 @@ def track_video(request: Request) -> RunReport:
     return report
 
 
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """PyTorch on one thread meanwhile: the matrices here are small, and waiting threads would take the cores that
+    decoding, detection and encoding need (measured: up to five times slower on two busy cores)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def choose_device(wanted: str) -> str:
-    """``auto`` takes CUDA only where nvdiffrast can draw on it too; ``cuda`` insists.
+    """Where the fit runs. ``auto`` is the CPU: landmark problems are too small to gain from a GPU.
 
     Raises:
         UserError: CUDA was asked for and PyTorch sees none.

@@ -13,12 +13,14 @@ import numpy as np
 from flame_assets.build import eyes
 from flame_assets.build.morph import Morpher
 
-CLEARANCE = 0.00035
-"""Least distance of lid vertices from the eyeball, on the whole path; triangles between them sag by less than this."""
+CLEARANCE = 0.0010
+"""Least distance of lid vertices from the eyeball on the whole path, about the thickness of a lid."""
 MARGIN_CLEARANCE = -0.0008
 """The same for the margin, which is hidden behind the lash line as soon as the lid moves."""
+OVERLAP = 0.0006
+"""How far below the lower margin the upper one ends, so that lids also close on people with slightly wider eyes."""
 STEPS = np.linspace(0.1, 1.0, 10)
-CLOSING_DECAY = (1.0, 1.0, 0.75, 0.5, 0.25)
+CLOSING_DECAY = (1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.1)
 """Share of the closing correction that the lid loops take, from the margin outwards."""
 
 
@@ -33,7 +35,7 @@ def close_lids(morpher: Morpher, rest: np.ndarray, delta: np.ndarray, side: str,
     curve = moved[rings[0][lower]][order]
     for k in upper:
         point = moved[rings[0][k]]
-        goal = np.array([point[0], np.interp(point[0], curve[:, 0], curve[:, 1]), 0.0])
+        goal = np.array([point[0], np.interp(point[0], curve[:, 0], curve[:, 1]) - OVERLAP, 0.0])
         flat = goal[:2] - seat.centre[:2]
         # keep the depth that the lid has over the sphere, at the new height
         depth = np.sqrt(max((seat.radius + eyes.LID_CLEARANCE) ** 2 - flat @ flat, 0.0))
@@ -73,7 +75,9 @@ def clear_eyeballs(morpher: Morpher, rest: np.ndarray, delta: np.ndarray, seats:
         near = skin[np.linalg.norm(rest[skin] - seat.centre, axis=1) < seat.radius + 0.006]
         near = near[(rest[near] - seat.centre)[:, 2] > 0]
         near = near[np.linalg.norm(delta[near], axis=1) > 1e-6]
-        clearance = np.where(np.isin(near, rings[0]), MARGIN_CLEARANCE, CLEARANCE)[:, None]
+        # nothing is pushed that is as near at rest
+        clearance = np.minimum(np.linalg.norm(rest[near] - seat.centre, axis=1) - seat.radius, CLEARANCE)
+        clearance = np.where(np.isin(near, rings[0]), MARGIN_CLEARANCE, clearance)[:, None]
         for _ in range(6):
             for t in STEPS:
                 point = rest[near] + t * delta[near] - seat.centre

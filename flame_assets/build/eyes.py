@@ -133,8 +133,10 @@ class Seat:
     fold_distance: np.ndarray
 
 
-CORRECTION_DECAY = (1.0, 0.85, 0.55, 0.3, 0.15)
+CORRECTION_DECAY = (1.0, 0.85, 0.55, 0.3, 0.15, 0.05, 0.0)
 """Share of the margin's radial correction that the lid rings take, from the margin outwards."""
+LID_THICKNESS = (0.0, 0.0007, 0.0010, 0.0013, 0.0015, 0.0015, 0.0015)
+"""Least distance of the lid rings from the eyeball, from the margin outwards."""
 
 
 def shift_lids(points: np.ndarray, old: tuple[np.ndarray, float], new: tuple[np.ndarray, float]) -> np.ndarray:
@@ -186,6 +188,10 @@ def seat_eye(eyeball: np.ndarray, rings: np.ndarray, mean_radius: float) -> Seat
     residual = outward / distance * (radius + LID_CLEARANCE - distance)
     residual *= np.where(distance < radius + LID_CLEARANCE, 1.0, on_eyeball)
     correction = np.array(CORRECTION_DECAY)[:, None, None] * residual
+    lids = shift_lids(rings, (centre0, radius0), (centre, radius)) + correction - centre
+    distance = np.linalg.norm(lids, axis=-1, keepdims=True)
+    lack = radius + np.array(LID_THICKNESS)[:, None, None] - distance
+    correction += np.maximum(lack, 0) * lids / distance
     middle = (margin + residual).mean(0) - centre
     axes = np.cross(middle, margin + residual - centre)
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)

@@ -22,8 +22,13 @@ WEIGHT = ("minweight", "averageweight", "maxweight")
 
 SLIDER_SIGMA = 0.27
 """Standard deviation of a two-sided slider; 1 is the strongest setting the source's authors drew."""
-FOLDER_SIGMA = {"head": 0.2, "neck": 0.2, "asym": 0.18, "ears": 0.32, "nose": 0.30}
-TARGET_SIGMA = {"head-trans": 0.1, "head-angle": 0.15, "neck-trans": 0.12, "neck-double": 0.12, "ear-shape": 0.2}
+FOLDER_SIGMA = {"head": 0.2, "neck": 0.2, "asym": 0.18, "ears": 0.32, "nose": 0.26}
+TARGET_SIGMA = {
+    "head-trans": 0.1, "head-angle": 0.15, "neck-trans": 0.12, "neck-double": 0.12, "ear-shape": 0.2,
+    "laugh-lines": 0.15, "eye-height": 0.2, "eyefold": 0.15, "epicanthus": 0.15, "eyebrows-angle": 0.18,
+    "nose-scale-depth": 0.2, "flaring": 0.18, "nostrils": 0.18, "mouth-trans-forward": 0.18,
+}  # fmt: skip
+"""Smaller spreads for targets that fold the surface over when several of them meet."""
 SLIDER_MEAN = {
     "eyes/l-eye-push2-out": 0.90, "eyes/r-eye-push2-out": 0.90, "eyes/l-eye-push1-out": 0.45, "eyes/r-eye-push1-out": 0.45,
     "eyes/l-eye-trans-out": 0.18, "eyes/r-eye-trans-out": 0.18,

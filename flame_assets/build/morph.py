@@ -16,7 +16,9 @@ from flame_assets.build.loops import QuadMesh
 from flame_assets.build.skin import Skin, cut_skin, triangulate
 from flame_assets.build.source import Source
 
-LEFT_LID_LOOPS = ((7748, 7747), (13352, 13353), (6785, 6784), (11465, 11466), (6787, 6786))
+LEFT_LID_LOOPS = (
+    (7748, 7747), (13352, 13353), (6785, 6784), (11465, 11466), (6787, 6786), (6789, 6840), (11515, 11513)
+)  # fmt: skip
 """Two neighbours on each closed loop around the left eye: lid margin (touches the eyeball), lash line, then outwards."""
 LEFT_SOCKET_START = (7791, 7792)
 """Two neighbours on the loop where the source's socket begins; it and everything behind is rebuilt."""
@@ -138,7 +140,7 @@ class Morpher:
         corners, quad = triangulate(self.skin.quads, positions)
         triangles = [self.skin.quads[quad[:, None], corners]]
         skin_uv = self.skin.uv_quads[quad[:, None], corners]
-        atlas.add("skin", self.source.uv, skin_uv)
+        atlas.add_skin(self.source.uv, skin_uv)
         for side, flip in (("left", True), ("right", False)):
             faces = socket_faces(self.lid_rings[side][0], self.parts[f"{side}_socket"].start, flip)
             triangles.append(faces)

@@ -1,7 +1,7 @@
 """Two rows of teeth in place of the source's plain bands.
 
-Each row is a closed band around the dental arch of the source's teeth: up the front, over the biting edge and down the
-back, bulging at the middle of each tooth and drawn in between neighbours. It moves with the source's teeth: an
+Each row is a closed band around the dental arch of the source's teeth: up the front, over the biting edge, down the
+back and along the gum, bulging at the middle of each tooth and drawn in between neighbours. It moves with the source's teeth: an
 affine map fitted to those carries it along with identity and jaw.
 """
 
@@ -74,7 +74,8 @@ def denture(source: np.ndarray, jaw: str) -> Denture:
     points = np.stack(rows)
     r, n = points.shape[:2]
     index = np.arange(r * n).reshape(r, n)
-    quads = np.stack([index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]], -1).reshape(-1, 4)
+    below = np.roll(index, -1, axis=0)  # the last row closes onto the first: the row is a tube
+    quads = np.stack([index[:, :-1], index[:, 1:], below[:, 1:], below[:, :-1]], -1).reshape(-1, 4)
     if jaw == "lower":
         quads = quads[:, ::-1]
     faces = np.concatenate([quads[:, [0, 2, 1]], quads[:, [0, 3, 2]]])

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
+
+from flame_assets.asset import AssetError
 
 SLOTS = {
-    "skin": (0.01, 0.20, 0.98, 0.79),
+    "skin0": (0.01, 0.47, 0.98, 0.52),
+    "skin1": (0.01, 0.22, 0.38, 0.23),
+    "skin2": (0.41, 0.22, 0.24, 0.23),
     "left_eyeball": (0.02, 0.01, 0.16, 0.16),
     "right_eyeball": (0.20, 0.01, 0.16, 0.16),
     "upper_teeth": (0.38, 0.10, 0.28, 0.07),
@@ -28,12 +34,27 @@ class Atlas:
     def add(self, slot: str, uv: np.ndarray, uv_faces: np.ndarray) -> None:
         """Place the part of ``uv`` ``(T, 2)`` that ``uv_faces`` ``(F, 3)`` uses into the rectangle named ``slot``."""
         used, faces = np.unique(uv_faces, return_inverse=True)
-        points = uv[used]
-        low, size = points.min(0), np.ptp(points, axis=0)
-        left, bottom, width, height = SLOTS[slot]
-        scale = min(width / size[0], height / size[1])
-        margin = (np.array([width, height]) - scale * size) / 2
-        self._append(np.array([left, bottom]) + margin + (points - low) * scale, faces.reshape(-1, 3))
+        self._append(_fit(uv[used], SLOTS[slot]), faces.reshape(-1, 3))
+
+    def add_skin(self, uv: np.ndarray, uv_faces: np.ndarray) -> None:
+        """Place the skin, island by island (face and scalp, lining of the mouth, neck), turned so that faces are upright.
+
+        Raises:
+            AssetError: the skin has more islands than there are rectangles.
+        """
+        used, faces = np.unique(uv_faces, return_inverse=True)
+        faces = faces.reshape(-1, 3)
+        edges = np.concatenate([faces[:, :2], faces[:, 1:]])
+        graph = sp.coo_matrix((np.ones(len(edges)), edges.T), (len(used), len(used)))
+        count, island = connected_components(graph, directed=False)
+        if count > 3:
+            raise AssetError(f"the skin's texture map falls into {count} islands; 3 rectangles are foreseen")
+        upright = np.stack([uv[used, 1], -uv[used, 0]], -1)
+        placed = np.empty_like(upright)
+        for rank, number in enumerate(np.argsort(-np.bincount(island), kind="stable")):
+            inside = island == number
+            placed[inside] = _fit(upright[inside], SLOTS[f"skin{rank}"])
+        self._append(placed, faces)
 
     def add_point(self, slot: str, count: int) -> None:
         """Give ``count`` triangles one common spot (plain colour, no texture)."""
@@ -49,3 +70,12 @@ class Atlas:
     def pack(self) -> tuple[np.ndarray, np.ndarray]:
         """Return ``uv`` ``(T, 2)`` float32 and ``uv_faces`` ``(F, 3)`` int32."""
         return np.concatenate(self._uv).astype(np.float32), np.concatenate(self._faces).astype(np.int32)
+
+
+def _fit(points: np.ndarray, slot: tuple[float, float, float, float]) -> np.ndarray:
+    """Scale ``points`` ``(T, 2)`` evenly and centre them in the rectangle ``slot``."""
+    low, size = points.min(0), np.ptp(points, axis=0)
+    left, bottom, width, height = slot
+    scale = min(width / size[0], height / size[1])
+    margin = (np.array([width, height]) - scale * size) / 2
+    return np.array([left, bottom]) + margin + (points - low) * scale

@@ -49,8 +49,9 @@ def check_head(track: HeadTrack, asset: HeadAsset) -> None:
     Raises:
         UserError: the hashes differ.
     """
-    if track.head_sha256 != asset.sha256():
+    found = asset.sha256()
+    if track.head_sha256 != found:
         raise UserError(
-            f"this track was made with head {track.head_name!r} ({track.head_sha256[:12]}…), not with {asset.name!r}; "
-            "give the same head file with --head"
+            f"this track was made with head {track.head_name!r} (hash {track.head_sha256[:12]}), not with "
+            f"{asset.name!r} (hash {found[:12]}); give the same version of the same head"
         )

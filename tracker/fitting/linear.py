@@ -84,6 +84,37 @@ class NormalEquations:
             if before is not None:
                 self._border[:-1, before_columns[:, None], common_columns] += (before.mT @ common)[1:].double()
 
+    def add_diagonal(
+        self,
+        residual: Float[Tensor, "frames d 1"],
+        jacobians: Mapping[str, Float[Tensor, "frames d"]],
+        previous: Mapping[str, Float[Tensor, "frames d"]],
+        weight: Float[Tensor, "frames d"] | None,
+    ) -> None:
+        """The same for residuals with one row per entry of one variable, whose blocks are diagonal matrices."""
+        r = residual[..., 0].double()
+        scaled = r if weight is None else r * weight.double()
+        for name, jacobian in jacobians.items():
+            j = jacobian.double()
+            weighted = j if weight is None else j * weight.double()
+            if name in self._shared:
+                part = self._shared[name]
+                self._corner.diagonal()[part] += (weighted * j).sum(0)
+                self._shared_gradient[part] += (j * scaled).sum(0)
+                continue
+            part = self._local[name]
+            self._diagonal.diagonal(dim1=1, dim2=2)[:, part] += weighted * j
+            self._local_gradient[:, part] += j * scaled
+            if name not in previous:
+                continue
+            before = previous[name].double()
+            weighted_before = before if weight is None else before * weight.double()
+            self._diagonal.diagonal(dim1=1, dim2=2)[:-1, part] += (weighted_before * before)[1:]
+            self._local_gradient[:-1, part] += (before * scaled)[1:]
+            if self._below is None:
+                self._below = torch.zeros_like(self._diagonal)
+            self._below.diagonal(dim1=1, dim2=2)[1:, part] += (weighted * before)[1:]
+
     def gradients(self) -> dict[str, Tensor]:
         """Gradient of the cost per variable, shaped like its value."""
         out = {name: self._local_gradient[:, part] for name, part in self._local.items()}

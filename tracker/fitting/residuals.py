@@ -72,7 +72,8 @@ class PriorResidual:
         residual = torch.atleast_2d((value - self.mean) / self.sigma)[..., None]
         if self.name not in wanted:
             return Linearization(residual)
-        return Linearization(residual, {self.name: _diagonal(residual, 1 / torch.as_tensor(self.sigma))})
+        precision = (1 / torch.as_tensor(self.sigma)).to(residual)
+        return Linearization(residual, {self.name: precision.expand(residual.shape[:2])}, diagonal=True)
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,7 @@ class SmoothnessResidual:
         residual = ((value - before) * precision)[..., None]
         if self.name not in wanted:
             return Linearization(residual)
-        jacobian = _diagonal(residual, precision)
-        return Linearization(residual, {self.name: jacobian}, {self.name: -jacobian})
+        return Linearization(residual, {self.name: precision}, {self.name: -precision}, diagonal=True)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,3 @@ class DifferenceResidual:
             return Linearization(residual)
         return Linearization(residual, {self.name: scaled[None, :, None, :].expand(len(value), -1, 1, -1)})
 
-
-def _diagonal(residual: Float[Tensor, "f d 1"], precision: Tensor) -> Float[Tensor, "f d 1 d"]:
-    precision = precision.to(residual).expand(residual.shape[:2])
-    return torch.diag_embed(precision)[:, :, None, :]

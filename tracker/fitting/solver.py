@@ -54,11 +54,14 @@ class Linearization:
         jacobians: variable name -> derivative with respect to that variable in the same frame (or to the shared one).
         previous: variable name -> derivative with respect to that variable in the frame before. Frame 0 has none: its
             rows must be zero.
+        diagonal: each entry of one variable has one residual of its own (a prior, a smoothness term). n is d then, k is 1,
+            and the derivatives are given as ``(F, d)``: row i with respect to entry i.
     """
 
     residual: Float[Tensor, "frames n k"]
     jacobians: dict[str, Float[Tensor, "frames n k d"]] = field(default_factory=dict)
     previous: dict[str, Float[Tensor, "frames n k d"]] = field(default_factory=dict)
+    diagonal: bool = False
 
 
 class Residual(Protocol):
@@ -185,7 +188,8 @@ def _linearise(terms: Sequence[Term], variables: Sequence[Variable], values: Val
     for term in terms:
         lin = term.residual(values, wanted)
         weight = None if term.kernel is None else term.kernel.weight(lin.residual.square().sum(-1))
-        equations.add(lin.residual, lin.jacobians, lin.previous, weight)
+        add = equations.add_diagonal if lin.diagonal else equations.add
+        add(lin.residual, lin.jacobians, lin.previous, weight)
     return equations
 
 

@@ -36,8 +36,9 @@ _NOMINAL_STEP = 0.04  # seconds between frames that this change is meant for
 class FaceLandmarker:
     """MediaPipe's face landmarker on whole frames; use it as a context manager.
 
-    The subject is the largest face of the first frame that has one, and from then on the one nearest to where it last was.
-    Without a face near that place (a cut) it is the largest one again, unless that one was seen beside the subject before.
+    The subject is the largest face of the first frame that has one, and from then on the one nearest to where it last
+    was. Without a face near that place (a cut) it is the largest one again, unless that one was seen beside the subject
+    before.
 
     Args:
         model: the ``.task`` file; None for the one that comes with the project.
@@ -77,10 +78,10 @@ class FaceLandmarker:
     def detect(self, image: UInt8[np.ndarray, "h w 3"], timestamp: float) -> Detection | None:
         """The subject's face in an RGB frame, or None.
 
-        The confidence is built here, since the landmarker gives no score for a mesh: the share of the landmarks inside the
-        picture, times the steadiness of the mesh's shape since the frame before (after a similarity alignment), which
-        drops when the face is covered, blurred or half turned away: 1 for a rigid mesh, 1/2 for a mean change of 4 % of the
-        inter-ocular distance within 40 ms.
+        The confidence is built here, since the landmarker gives no score for a mesh: the share of the landmarks inside
+        the picture, times the steadiness of the mesh's shape since the frame before (after a similarity alignment), which
+        drops when the face is covered, blurred or half turned away, but also somewhat with quick expressions: 1 for a
+        rigid mesh, 1/2 for a mean change of 4 % of the inter-ocular distance within 40 ms.
 
         Args:
             image: ``(H, W, 3)`` uint8 RGB.
@@ -194,7 +195,8 @@ def _size(face: Face) -> float:
 def _same_subject(face: Face, other: Face) -> bool:
     """Whether two detections are near enough in place and size to be one person a moment apart."""
     scale = _size(face) / max(_size(other), 1e-6)
-    return bool(_distance(face, other) < _SAME_SUBJECT_SHIFT * _size(other) and 1 / _SAME_SUBJECT_SCALE < scale < _SAME_SUBJECT_SCALE)
+    near = _distance(face, other) < _SAME_SUBJECT_SHIFT * _size(other)
+    return near and 1 / _SAME_SUBJECT_SCALE < scale < _SAME_SUBJECT_SCALE
 
 
 def _inside(face: Face, image: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""MediaPipe's face landmarker without its surprises: one object per running mode, arrays in, arrays out, a quiet console."""
+"""MediaPipe's face landmarker without its surprises: arrays in, arrays out, one mode per object, a quiet console."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REQUIRED_MEMBERS = frozenset({"face_detector.tflite", "face_landmarks_detector.
 
 @dataclass(frozen=True)
 class Face:
-    """What the graph says about one face: ``(478, 3)`` pixels and depth, ``(52,)`` scores, ``(4, 4)`` transformation."""
+    """One face as the graph sees it: ``(478, 3)`` pixels and depth, ``(52,)`` scores, ``(4, 4)`` transformation."""
 
     landmarks: np.ndarray
     scores: np.ndarray
@@ -33,9 +33,9 @@ class Face:
 class Graph:
     """One instance of the landmarker.
 
-    ``follow=True`` is its video mode for a single face: the crop of a frame comes from the landmarks of the frame before, so
-    that profile views survive in which the face detector fails, and the detector's time is saved. In this mode MediaPipe
-    also filters the landmarks over time (a one-euro filter whose strength depends on the timestamps), which lags behind
+    ``follow=True`` is its video mode for a single face: the crop of a frame comes from the landmarks of the frame
+    before, so that profile views survive in which the face detector fails, and the detector's time is saved. In this
+    mode MediaPipe also filters the landmarks over time (a one-euro filter whose strength depends on the timestamps), which lags behind
     motion by a third of a frame. Each call is therefore stamped far later than the one before: the filter then lets
     everything through. It also makes repeated or backward timestamps of a video harmless.
 
@@ -102,10 +102,10 @@ class Graph:
 def _crop_offset(landmarks: np.ndarray) -> np.ndarray:
     """By how many pixels (x, y) the graph reports landmarks too far along its crop's axes.
 
-    On the CPU the crop for the network is warped so that the centre of the crop's first pixel falls on the corner of the
-    region, half a crop pixel off; the result is scaled back without that half. With a region of s·256 pixels the error is
-    (s - 1) / 2 pixels along both axes of the region: nothing for a face of 170 pixels, 2 pixels for one of 850. (Seen by
-    comparing frames with their mirror images.)
+    On the CPU the crop for the network is warped so that the centre of the crop's first pixel falls on the corner of
+    the region, half a crop pixel off; the result is scaled back without that half. With a region of s·256 pixels the
+    error is (s - 1) / 2 pixels along both axes of the region: nothing for a face of 170 pixels, 2 pixels for one of
+    850. Found by comparing frames with their mirror images; with the correction no offset is left at any scale (tests).
     """
     right, left = landmarks[list(_EYE_CORNERS), :2]
     axis = (left - right) / max(float(np.linalg.norm(left - right)), 1e-6)

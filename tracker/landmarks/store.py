@@ -46,7 +46,7 @@ class LandmarkStore:
         self._timestamps: list[float] = []
         self._confidence: list[float] = []
         self._found: list[bool] = []
-        self.blendshape_names: tuple[str, ...] = ()
+        self.blendshape_names: tuple[str, ...] = BLENDSHAPE_NAMES
 
     def __enter__(self) -> LandmarkStore:
         self._file = open(self._path, "w+b")  # noqa: SIM115 - closed in __exit__

@@ -19,7 +19,9 @@ edges are silhouettes, is held fixed. Edges that reach behind the camera are lef
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -176,40 +178,37 @@ def _find_crossings(
     return _Crossings(lower[chosen], upper[chosen], t[chosen], first[chosen], second[chosen], share[chosen], normal)
 
 
-def _find_all_crossings(rast: Tensor, pos: Tensor, topology: EdgeTopology) -> _Crossings:
-    """Crossings of a batch; on the CPU picture by picture, which keeps tensors below the size at which torch calls on its
-    thread pool: on a busy machine each such call can wait milliseconds for the other thread."""
-    if rast.device.type != "cpu" or len(rast) <= 1:
-        return _find_crossings(rast, pos, topology)
-    pixels, verts = rast.shape[1] * rast.shape[2], pos.shape[1]
-    parts = [_find_crossings(rast[b : b + 1], pos[b : b + 1], topology) for b in range(len(rast))]
-    offsets = {"lower": pixels, "upper": pixels, "first": verts, "second": verts}
-    columns = {
-        field.name: torch.cat([getattr(part, field.name) + b * offsets.get(field.name, 0) for b, part in enumerate(parts)])
-        for field in fields(_Crossings)
-    }
-    return _Crossings(**columns)
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """Keep torch to this thread for a while, on the CPU.
 
-
-def _copy(tensor: Tensor) -> Tensor:
-    """A contiguous copy; on the CPU made by numpy, in this thread, for the same reason."""
-    if tensor.device.type == "cpu":
-        return torch.from_numpy(tensor.detach().numpy().copy())
-    return tensor.detach().clone(memory_format=torch.contiguous_format)
+    The tensors here are small, and torch's thread pool takes them on all the same. On a busy machine each such call waits
+    for the other threads to get a core: 2 ms of work were seen to take 200. The setting is the calling thread's own.
+    """
+    if device.type != "cpu":
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _AntialiasEdges(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, color: Tensor, pos: Tensor, rast: Tensor, topology: EdgeTopology) -> Tensor:
-        found = _find_all_crossings(rast, pos, topology)
-        in_lower = found.t < 0.5
-        target = torch.where(in_lower, found.lower, found.upper)
-        source = torch.where(in_lower, found.upper, found.lower)
-        weight = (found.t - 0.5).abs()
-        out = _copy(color)
-        flat = color.reshape(-1, color.shape[3])
-        difference = flat[source] - flat[target]
-        out.view(flat.shape).index_add_(0, target, weight[:, None] * difference)
+        with _one_thread(color.device):
+            found = _find_crossings(rast, pos, topology)
+            in_lower = found.t < 0.5
+            target = torch.where(in_lower, found.lower, found.upper)
+            source = torch.where(in_lower, found.upper, found.lower)
+            weight = (found.t - 0.5).abs()
+            out = color.clone(memory_format=torch.contiguous_format)
+            flat = color.reshape(-1, color.shape[3])
+            difference = flat[source] - flat[target]
+            out.view(flat.shape).index_add_(0, target, weight[:, None] * difference)
         ctx.save_for_backward(
             pos, target, source, weight, difference, in_lower, found.first, found.second, found.share, found.normal
         )
@@ -219,24 +218,32 @@ class _AntialiasEdges(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        pos, target, source, weight, difference, in_lower, first, second, share, normal = ctx.saved_tensors
-        height, width = ctx.resolution
-        grad_target = grad_out.reshape(-1, grad_out.shape[3])[target]
+        pos, target, source, weight, difference, in_lower, *edge = ctx.saved_tensors
         grad_color = grad_pos = None
-        if ctx.needs_input_grad[0]:
-            grad_color = _copy(grad_out)
-            moved = weight[:, None] * grad_target
-            grad_color.view(-1, grad_out.shape[3]).index_add_(0, source, moved).index_add_(0, target, moved, alpha=-1)
-        if ctx.needs_input_grad[1]:
-            grad_weight = (grad_target * difference).sum(1)
-            grad_point = torch.where(in_lower, -grad_weight, grad_weight)[:, None] * normal
-            grad_pixel = pos.new_zeros(pos.shape[0] * pos.shape[1], 2)
-            grad_pixel.index_add_(0, first, (1 - share)[:, None] * grad_point)
-            grad_pixel.index_add_(0, second, share[:, None] * grad_point)
-            # pixel = (x / w + 1) N / 2
-            w = pos[..., 3:]
-            per_clip = grad_pixel.view(*pos.shape[:2], 2) * pos.new_tensor((0.5 * width, 0.5 * height))
-            per_clip = per_clip / torch.where(w > _MIN_W, w, 1)
-            grad_w = -(per_clip * pos[..., :2]).sum(-1, keepdim=True) / torch.where(w > _MIN_W, w, 1)
-            grad_pos = torch.cat([per_clip, torch.zeros_like(grad_w), grad_w], dim=-1)
+        with _one_thread(grad_out.device):
+            grad_target = grad_out.reshape(-1, grad_out.shape[3])[target]
+            if ctx.needs_input_grad[0]:
+                grad_color = grad_out.clone(memory_format=torch.contiguous_format)
+                moved = weight[:, None] * grad_target
+                flat = grad_color.view(-1, grad_out.shape[3])
+                flat.index_add_(0, source, moved).index_add_(0, target, moved, alpha=-1)
+            if ctx.needs_input_grad[1]:
+                grad_weight = (grad_target * difference).sum(1)
+                grad_t = torch.where(in_lower, -grad_weight, grad_weight)
+                grad_pos = _to_clip_space(grad_t, pos, *edge, *ctx.resolution)
         return grad_color, grad_pos, None, None
+
+
+def _to_clip_space(
+    grad_t: Tensor, pos: Tensor, first: Tensor, second: Tensor, share: Tensor, normal: Tensor, height: int, width: int
+) -> Tensor:
+    """Gradient with respect to the crossings' t, taken to the edges' vertices: to clip-space x, y and w."""
+    grad_point = grad_t[:, None] * normal
+    grad_pixel = pos.new_zeros(pos.shape[0] * pos.shape[1], 2)
+    grad_pixel.index_add_(0, first, (1 - share)[:, None] * grad_point)
+    grad_pixel.index_add_(0, second, share[:, None] * grad_point)
+    # pixel = (x / w + 1) N / 2
+    w = torch.where(pos[..., 3:] > _MIN_W, pos[..., 3:], 1)
+    grad_xy = grad_pixel.view(*pos.shape[:2], 2) * pos.new_tensor((0.5 * width, 0.5 * height)) / w
+    grad_w = -(grad_xy * pos[..., :2]).sum(-1, keepdim=True) / w
+    return torch.cat([grad_xy, torch.zeros_like(grad_w), grad_w], dim=-1)

@@ -20,6 +20,8 @@ from torch.autograd.function import once_differentiable
 from tracker.rendering import cpu_kernels, cpu_shading_kernels
 from tracker.rendering.renderer import Renderer
 
+_SIZES_KEPT = 4  # resolutions whose working memory a thread keeps
+
 
 class RasterScratch:
     """Working memory of one thread for drawing pictures, kept between them: fresh memory costs more than drawing."""
@@ -42,8 +44,10 @@ class RasterScratch:
         height, width = out.shape[:2]
         keys = self._keys.get((height, width))
         if keys is None:
+            if len(self._keys) == _SIZES_KEPT:
+                self._keys.clear()
             keys = np.full(height * (width + cpu_kernels.ROW_PADDING), cpu_kernels.EMPTY, np.int64)
-            self._keys = {(height, width): keys}
+            self._keys[height, width] = keys
         if len(self._depths) < len(pos):
             self._snapped, self._depths = np.empty((len(pos), 2), np.int64), np.empty(len(pos), np.float64)
         status = cpu_kernels.cover(pos, tri, width, height, 0, height, self._snapped, self._depths, keys)
@@ -167,7 +171,10 @@ def _for_each(count: int, work: Callable[[int], object]) -> None:
     with _pool_lock:
         # a forked child inherits the pool's object without its threads, and torch's thread count may change
         if _pool is None or _pool[:2] != (os.getpid(), torch.get_num_threads()):
+            if _pool is not None and _pool[0] == os.getpid():
+                _pool[2].shutdown(wait=False)
             _pool = (os.getpid(), torch.get_num_threads(), ThreadPoolExecutor(torch.get_num_threads(), "rendering"))
-        executor = _pool[2]
-    for done in [executor.submit(work, b) for b in range(count)]:
-        done.result()
+        # submitted under the lock, so that no other thread shuts this pool down in between
+        jobs = [_pool[2].submit(work, b) for b in range(count)]
+    for job in jobs:
+        job.result()

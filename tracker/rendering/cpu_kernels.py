@@ -27,14 +27,11 @@ EMPTY = np.int64(np.iinfo(np.int64).max)
 ROW_PADDING = 8
 """Extra keys at the end of each row: the inner loop works on eight pixels at a time and may run past the edge."""
 
-MAX_TRIANGLES = 1 << 24
-"""Triangle numbers must fit the low bits of a key, and a float32 exactly."""
-
 OK, BAD_POSITION, BAD_INDEX = 0, 1, 2
 """What kernels return."""
 
 _SUBPIXELS = 256
-_ID_BITS = 24
+_ID_BITS = 24  # as many triangles as Renderer lets through
 _ID_MASK = np.int64((1 << _ID_BITS) - 1)
 _DEPTH_ONE = float(1 << 44)  # depth 1.0 in fixed point; shifted left by 18 it fills the bits above the triangle number
 _DEPTH_SHIFT = np.int64(18)

@@ -29,6 +29,8 @@ def visible_points(
     batch, height, width = rast.shape[:3]
     x, y, z, w = points.unbind(-1)
     inside = (w > 0) & (z.abs() <= w) & (x.abs() <= w) & (y.abs() <= w)
+    if tri.shape[0] == 0:
+        return inside
     safe = torch.where(inside, w, 1)
     column = ((x / safe + 1) * (width / 2) - 0.5).floor().long()
     row = ((y / safe + 1) * (height / 2) - 0.5).floor().long()

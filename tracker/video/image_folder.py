@@ -41,7 +41,7 @@ class ImageFolder:
         self._paths = [entry for entry in self._paths if not entry.name.startswith(".")]
         if not self._paths:
             kinds = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
-            raise UserError(f"{path}: no images in this folder; put numbered frames there ({kinds}) or name a video file")
+            raise UserError(f"{path}: no images in this folder; put frames there ({kinds}) or name a video file")
         self.frame_rate = frame_rate
         self.frame_count: int | None = len(self._paths)
         self.has_audio = False

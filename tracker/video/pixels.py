@@ -89,7 +89,8 @@ def over_black(rgba: np.ndarray) -> np.ndarray:
 def _alpha_formats() -> frozenset[str]:
     names = ("rgba", "bgra", "argb", "abgr", "pal8", "ya8", "ya16le", "ya16be", "rgba64le", "rgba64be", "gbrap")
     planar = tuple(f"yuva{layout}p" for layout in ("420", "422", "444"))
-    deep = tuple(f"{base}{bits}{end}" for base in (*planar, "gbrap") for bits in (9, 10, 12, 16) for end in ("le", "be"))
+    bases = (*planar, "gbrap")
+    deep = tuple(f"{base}{bits}{end}" for base in bases for bits in (9, 10, 12, 16) for end in ("le", "be"))
     return frozenset(names + planar + deep)
 
 

@@ -3,9 +3,9 @@
 Encoding runs in a thread of its own behind a short queue. The file grows under a temporary name and gets its own name
 only when it is complete; when anything fails it is removed, so that no half-written video is left behind.
 
-H.264 comes from x264 where PyAV has it (the wheels on PyPI do: FFmpeg's libraries are built as LGPL-3.0-or-later there and
-load the GPL-2.0-or-later library x264 beside them; nothing of either is part of this project). Builds without it fall
-back to another H.264 encoder or to FFmpeg's own MPEG-4 Part 2.
+H.264 comes from x264 where PyAV has it (the wheels on PyPI do: FFmpeg's libraries are built as LGPL-3.0-or-later there
+and load the GPL-2.0-or-later library x264 beside them; nothing of either is part of this project). Builds without it
+fall back to another H.264 encoder or to FFmpeg's own MPEG-4 Part 2.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class VideoWriter:
             if self.frames_written:
                 os.replace(self._temporary, self.path)
         except (OSError, av.error.FFmpegError) as error:
-            raise UserError(f"{self.path}: cannot be written ({error}); free some space or choose another folder") from error
+            raise self._failure(error) from error
         finally:
             self._temporary.unlink(missing_ok=True)
 
@@ -222,10 +222,13 @@ class VideoWriter:
         finally:
             self._temporary.unlink(missing_ok=True)
 
+    def _failure(self, error: BaseException) -> UserError:
+        return UserError(f"{self.path}: writing failed ({error}); free some space or choose another folder")
+
     def _raise_failure(self) -> None:
         error = self._error
         if isinstance(error, (OSError, av.error.FFmpegError)):
-            raise UserError(f"{self.path}: writing failed ({error}); free some space or choose another folder") from error
+            raise self._failure(error) from error
         if error is not None:
             raise error
 

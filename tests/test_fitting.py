@@ -1,0 +1,208 @@
+"""The landmark fit on projections of a known head: what went in must come out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from flame_assets.asset import AssetError
+from flame_assets.load import load_head
+from tracker.camera import FocalPrior, project
+from tracker.config import load_config
+from tracker.fitting.keyframes import SharedFit, fit_shared, spread_frames
+from tracker.fitting.kinematics import HeadPoints
+from tracker.fitting.objective import FaceLandmarks
+from tracker.fitting.observations import LandmarkBatch
+from tracker.fitting.rigid import align_scaled_orthographic
+from tracker.fitting.sequence import fit_frames, time_steps
+from tracker.rotations import axis_angle_to_matrix
+
+CENTRE = (320.0, 180.0)
+FOCAL = 700.0
+FRAMES = 40
+
+
+@pytest.fixture(scope="module")
+def config():
+    return load_config("balanced")
+
+
+@pytest.fixture(scope="module")
+def face(config) -> FaceLandmarks:
+    return FaceLandmarks.build(load_head(None), config.landmarks)
+
+
+@pytest.fixture(scope="module")
+def truth(face) -> dict[str, Tensor]:
+    """A head that turns, speaks, blinks and looks about."""
+    t = torch.linspace(0, 1, FRAMES)
+    generator = torch.Generator().manual_seed(0)
+    expression = torch.zeros(FRAMES, face.head.n_expression)
+    names = face.head.expression_names
+    expression[:, names.index("jawOpen")] = 0.4 * (1 - torch.cos(12 * t)) / 2
+    expression[:, names.index("eyeBlinkLeft")] = torch.exp(-(((t - 0.5) / 0.04) ** 2))
+    expression[:, names.index("eyeBlinkRight")] = expression[:, names.index("eyeBlinkLeft")]
+    expression[:, names.index("mouthSmileLeft")] = 0.6 * t
+    gaze = torch.zeros(FRAMES, 6)
+    gaze[:, 1] = gaze[:, 4] = 0.25 * torch.sin(5 * t)
+    return {
+        "rotation": torch.stack([0.2 * torch.sin(5 * t), 0.6 * torch.sin(4 * t), 0.1 * torch.cos(3 * t)], 1),
+        "translation": torch.stack([0.03 * torch.sin(3 * t), 0.01 * t, 0.4 + 0.03 * t], 1),
+        "expr": expression,
+        "eyes_pose": gaze,
+        "shape": 0.8 * torch.randn(face.head.n_identity, generator=generator),
+        "log_focal": torch.tensor([math.log(FOCAL)]),
+    }
+
+
+@pytest.fixture(scope="module")
+def batch(face, truth) -> LandmarkBatch:
+    return observe(face, truth)
+
+
+def observe(face: FaceLandmarks, truth: dict[str, Tensor], noise_px: float = 0.0) -> LandmarkBatch:
+    positions = HeadPoints.evaluate(face.points, truth).positions
+    pixels, _ = project(positions, FOCAL, CENTRE)
+    generator = torch.Generator().manual_seed(1)
+    pixels = pixels + noise_px * torch.randn(pixels.shape, generator=generator)
+    scale = FOCAL / (1 - positions[..., 2]).mean(1, keepdim=True)
+    depth = -(positions[..., 2] - positions[..., 2].mean(1, keepdim=True)) * scale
+    return LandmarkBatch(pixels, depth, torch.arange(len(pixels), dtype=torch.float64) / 25)
+
+
+def angle_deg(a: Tensor, b: Tensor) -> Tensor:
+    relative = axis_angle_to_matrix(a).mT @ axis_angle_to_matrix(b)
+    return torch.rad2deg(((relative.diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2).clamp(-1, 1).acos())
+
+
+def track(face, batch, config, camera) -> tuple[SharedFit, SimpleNamespace]:
+    shared = fit_shared(face, batch, camera, config)
+    windows = list(fit_frames(face, torch.arange(len(batch)), batch.select, shared, CENTRE, config))
+    values = {k: torch.cat([w.values[k] for w in windows]) for k in windows[0].values}
+    frames = torch.cat([w.frames for w in windows])
+    return shared, SimpleNamespace(frames=frames, error=torch.cat([w.error_percent for w in windows]), **values)
+
+
+def test_known_head_is_recovered(face, batch, truth, config):
+    shared, found = track(face, batch, config, FocalPrior(FOCAL, 0.0, CENTRE))
+    assert found.frames.tolist() == list(range(FRAMES))
+    assert found.error.median() < 0.5  # percent of the inter-ocular distance
+    assert angle_deg(found.rotation, truth["rotation"]).median() < 1.0
+    names = face.head.expression_names
+    for name in ("jawOpen", "eyeBlinkLeft", "mouthSmileLeft"):
+        column = names.index(name)
+        wanted, got = truth["expr"][:, column], found.expr[:, column]
+        assert torch.corrcoef(torch.stack([wanted, got]))[0, 1] > 0.95, name
+    assert torch.corrcoef(torch.stack([truth["eyes_pose"][:, 1], found.eyes_pose[:, 1]]))[0, 1] > 0.95
+    assert ((found.expr >= 0) & (found.expr <= 1)).all()
+    vertices = face.head.with_shape(truth["shape"]).vertices
+    mean_distance = (face.head.with_shape(torch.zeros(1)).vertices - vertices).norm(dim=1).mean()
+    fitted = face.head.with_shape(shared.identity).vertices
+    # up to size: one camera cannot tell a large head far away from a small one nearby
+    fitted = (fitted - fitted.mean(0)) * ((vertices - vertices.mean(0)).norm() / (fitted - fitted.mean(0)).norm())
+    assert (fitted - (vertices - vertices.mean(0))).norm(dim=1).mean() < 0.6 * mean_distance
+
+
+@pytest.mark.parametrize("factor", [1.4, 0.7])
+def test_unknown_focal_length_moves_towards_the_truth_and_reports_its_doubt(face, batch, config, factor):
+    shared = fit_shared(face, batch, FocalPrior(FOCAL * factor, 0.3, CENTRE), config)
+    before, after = math.log(factor), math.log(shared.focal_px / FOCAL)
+    assert abs(after) < 0.9 * abs(before)
+    assert 0 < shared.focal_log_sigma < 0.3
+
+
+def test_given_focal_length_stays(face, batch, config):
+    shared = fit_shared(face, batch, FocalPrior(650.0, 0.0, CENTRE), config)
+    assert shared.focal_px == pytest.approx(650.0, rel=1e-5)
+    assert shared.focal_log_sigma == 0
+
+
+def test_smoothing_lowers_jitter_without_lag(face, truth, config):
+    noisy = observe(face, truth, noise_px=1.0)
+    camera = FocalPrior(FOCAL, 0.0, CENTRE)
+    loose = dataclasses.replace(
+        config,
+        smoothness=dataclasses.replace(
+            config.smoothness, rotation_rad=math.inf, translation_m=math.inf, expression=math.inf, eyes_rad=math.inf
+        ),
+    )
+
+    def jitter(rotation: Tensor) -> float:
+        return float(rotation.diff(n=2, dim=0).norm(dim=1).median())
+
+    _, smooth = track(face, noisy, config, camera)
+    _, rough = track(face, noisy, loose, camera)
+    assert jitter(smooth.rotation) < 0.9 * jitter(rough.rotation)
+    # best alignment in time is no shift at all
+    yaw, wanted = smooth.rotation[:, 1], truth["rotation"][:, 1]
+    differences = {k: (yaw[3:-3] - wanted[3 + k : FRAMES - 3 + k]).diff().abs().mean() for k in (-1, 0, 1)}
+    assert min(differences, key=differences.get) == 0
+
+
+def test_gross_outliers_hardly_move_the_fit(face, batch, config):
+    camera = FocalPrior(FOCAL, 0.0, CENTRE)
+    _, clean = track(face, batch, config, camera)
+    spoilt = batch.points.clone()
+    spoilt[:, 100:130] += 60.0
+    _, robust = track(face, dataclasses.replace(batch, points=spoilt), config, camera)
+    assert angle_deg(clean.rotation, robust.rotation).median() < 1.0
+
+
+def test_closed_form_pose_is_exact_for_orthographic_views(face):
+    rotation = torch.tensor([[0.1, -0.5, 0.2], [0.0, 0.9, 0.0]])
+    points, root = face.points.template, face.points.joint_template[0]
+    turned = torch.einsum("fab,nb->fna", axis_angle_to_matrix(rotation), points)
+    pixels = turned[..., :2] * torch.tensor([900.0, -900.0]) + torch.tensor(CENTRE)
+    pose = align_scaled_orthographic(points, root, pixels, -900 * turned[..., 2], FOCAL, CENTRE)
+    assert angle_deg(pose.rotation, rotation).max() < 0.1
+    assert torch.allclose(pose.pixels_per_metre, torch.tensor(900.0), rtol=1e-4)
+
+
+def test_landmarks_that_face_away_are_ignored(face, config):
+    yaw = torch.tensor([[0.0, 1.2, 0.0]])
+    trust = face.visibility(yaw, torch.zeros(1, 3), config.landmarks)[0]
+    left_cheek, right_cheek = ((face.numbers == n).nonzero()[0, 0] for n in (454, 234))
+    # a head turned to its left shows its right cheek
+    assert trust[right_cheek] > 0.9
+    assert trust[left_cheek] == 0
+
+
+def test_closed_eyes_take_the_irises_out(batch):
+    trust = batch.iris_trust()
+    assert trust[0, 468:].min() > 0.9
+    assert trust[FRAMES // 2, 468:].max() < 0.5
+    assert (trust[:, :468] == 1).all()
+
+
+def test_gaps_and_cuts_are_not_smoothed_over(face, batch, config):
+    stamps = batch.timestamps.clone()
+    stamps[10:] += 2.0
+    jumped = batch.points.clone()
+    jumped[20:] += 400.0
+    changed = dataclasses.replace(batch, timestamps=stamps, points=jumped)
+    steps = time_steps(changed, face.rigid_poses(changed, FOCAL, CENTRE), config)
+    assert torch.isinf(steps).nonzero()[:, 0].tolist() == [0, 10, 20]
+    assert steps[5].item() == pytest.approx(0.04)
+
+
+def test_keyframes_are_spread():
+    features = torch.cat([torch.zeros(50, 2), torch.tensor([[5.0, 0.0], [0.0, 7.0], [-6.0, 0.0]])])
+    chosen = spread_frames(features, 4).tolist()
+    assert set(chosen) >= {50, 51, 52} and len(chosen) == 4
+    assert len(spread_frames(torch.zeros(9, 2), 4)) == 1  # nothing to spread over
+
+
+def test_one_frame_is_enough(face, batch, config):
+    _, found = track(face, batch.select(torch.tensor([0])), config, FocalPrior(FOCAL, 0.2, CENTRE))
+    assert found.rotation.shape == (1, 3) and found.error[0] < 1.0
+
+
+def test_a_head_without_landmarks_is_refused(config):
+    bare = dataclasses.replace(load_head(None), landmarks={})
+    with pytest.raises(AssetError, match="landmark"):
+        FaceLandmarks.build(bare, config.landmarks)
