@@ -40,7 +40,6 @@ setup(
         "opencv-contrib-python>=4.10",
         "trimesh>=4",
         "kornia>=0.8",
-        "pygltflib>=1.16",
         "jaxtyping>=0.2.36",
         "PyYAML>=6",
         "pillow>=10",
@@ -48,7 +47,7 @@ setup(
         "psutil>=5.9",
     ],
     extras_require={
-        "test": ["pytest>=8", "smplx>=0.1.28"],
+        "test": ["pytest>=8", "smplx>=0.1.28", "pygltflib>=1.16"],
         # nvdiffrast is not on the registry and has its own (non-commercial) licence; docs/rendering.md has its command
         "cuda": ["ninja>=1.11"],
     },

@@ -1,42 +1,21 @@
-"""Landmark embeddings for heads that bring none: MediaPipe's canonical face is bent onto the head.
+"""Landmark embeddings for any head: MediaPipe's 478 points and the 68-point scheme, as points on its triangles.
 
-The canonical face mesh is placed by the head's eye joints, then deformed onto the skin step by step (non-rigid iterative
-closest points with as-rigid-as-possible regularisation, from stiff to soft; Amberg, Romdhani, Vetter, CVPR 2007; Sorkine,
-Alexa, SGP 2007). Rims that the head names (lids, lips) attract the mesh's own rims, because there a millimetre matters.
-Irises are placed on the eyeballs. The 68-point scheme picks from the same points.
+The story: find the outer skin (what can be seen of the head from outside) and the eyes; fit a statistical model of the
+landmarks to the skin, which brings every point to within a millimetre or two of its place; find the rims of lids and lips,
+where a millimetre matters, and pull their landmarks onto them, the neighbours following smoothly; drop all points onto the
+skin. Irises go onto the eyeballs. Landmarks that the head brings already are kept as they are and guide the others.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from flame_assets.asset import AssetError, HeadAsset, LandmarkEmbedding
+from flame_assets.registration_model import face_model, fit_face_model, vertex_normals
+from flame_assets.registration_rims import Targets, rim_targets
+from flame_assets.registration_views import outer_surface
 from flame_assets.surface_points import Surface, SurfaceHits
-
-_CANONICAL = Path(__file__).with_name("canonical_face_468.npz")
-_HIDDEN_REGIONS = ("eyes", "teeth", "tongue", "mouth_interior", "left_eye_socket", "right_eye_socket", "neck", "ears")
-_IRIS_RADIUS_M = 5.85e-3  # half the visible iris diameter, nearly the same in all adults (Rüfer et al., Cornea 2005)
-_STIFFNESS = (100.0, 50.0, 20.0, 10.0, 5.0, 2.0, 1.0, 0.5)
-_ROUNDS_PER_STIFFNESS = 4
-_RIM_WEIGHT = 6.0
-
-_RIGHT_LIDS = (33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246)
-_LEFT_LIDS = (263, 249, 390, 373, 374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466)
-_LIPS_OUTER = (61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291, 409, 270, 269, 267, 0, 37, 39, 40, 185)
-_LIPS_INNER = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308, 415, 310, 311, 312, 13, 82, 81, 80, 191)
-_RIMS = {
-    "right_lid_rim": _RIGHT_LIDS,
-    "left_lid_rim": _LEFT_LIDS,
-    "lip_outer_rim": _LIPS_OUTER,
-    "lip_inner_rim": _LIPS_INNER,
-}
-
-# Iris points after the centre: towards the subject's left, up, right, down (read off detections on real faces).
-_IRIS_DIRECTIONS = ((0, 0), (1, 0), (0, 1), (-1, 0), (0, -1))
 
 IBUG68_FROM_MEDIAPIPE = (
     162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,  # jaw line
@@ -47,176 +26,124 @@ IBUG68_FROM_MEDIAPIPE = (
 )  # fmt: skip
 """MediaPipe's number of each of the 68 points (Sagonas et al., *300 Faces in-the-Wild*, ICCV-W 2013)."""
 
+_IRIS_RADIUS_M = 5.85e-3  # half the visible iris diameter, nearly the same in all adults (Rüfer et al., Cornea 2005)
+# Centre, then the ring: towards the subject's left, up, right, down, for both eyes (read off detections).
+_IRIS_DIRECTIONS = ((0, 0), (1, 0), (0, 1), (-1, 0), (0, -1))
+_HIDDEN = ("eyes", "teeth", "tongue", "mouth_interior", "left_eye_socket", "right_eye_socket")
+_STIFFNESS = (30.0, 10.0, 3.0, 1.0)
+_RIM_WEIGHT = 50.0
+
 
 def register_landmarks(asset: HeadAsset) -> dict[str, LandmarkEmbedding]:
-    """Embeddings ``"mediapipe"`` (478 points) and ``"ibug68"`` for a head in rest pose. Deterministic, a few seconds.
+    """Embeddings ``"mediapipe"`` (478 points; 468 for a head without eyeballs) and ``"ibug68"`` for a head in rest pose.
+
+    Deterministic; about five seconds. Embeddings that ``asset`` has already are kept where they are complete, and
+    completed where they hold a part of the points.
 
     Raises:
-        AssetError: the head has no eyeballs where its eye joints are, so that the face cannot be located.
+        AssetError: no skin was found where the eye joints say that the face is.
     """
-    eyes = _eyeballs(asset)
-    bent, skin, normals = _bend_canonical_face(asset, eyes)
-    hits = skin.nearest(bent, normals)
-    irises = [_iris(asset, *eyes[side]) for side in ("right", "left")]
-    faces = np.concatenate([hits.faces, *(i.faces for i in irises)]).astype(np.int32)
-    barycentrics = np.concatenate([hits.barycentrics, *(i.barycentrics for i in irises)])
-    barycentrics = barycentrics.clip(0)
-    barycentrics = (barycentrics / barycentrics.sum(1, keepdims=True)).astype(np.float32)
-    picked = np.array(IBUG68_FROM_MEDIAPIPE)
-    return {
-        "mediapipe": LandmarkEmbedding(np.arange(478, dtype=np.int32), faces, barycentrics),
-        "ibug68": LandmarkEmbedding(np.arange(68, dtype=np.int32), faces[picked], barycentrics[picked]),
-    }
-
-
-def _eyeballs(asset: HeadAsset) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Per side, the eye joint's position and the ``(F,)`` mask of the eyeball's triangles."""
-    joints = asset.joint_regressor @ asset.v_template
-    out = {}
-    components = _components(asset)
-    for side, joint in (("left", joints[3]), ("right", joints[4])):
-        best, best_distance = None, np.inf
-        for component in components:
-            used = np.unique(asset.faces[component])
-            radii = np.linalg.norm(asset.v_template[used] - joint, axis=1)
-            # an eyeball surrounds its joint at about one centimetre
-            if radii.max() < 0.03 and abs(radii.mean() - 0.0125) < best_distance:
-                best, best_distance = component, abs(radii.mean() - 0.0125)
-        if best is None:
-            raise AssetError(f"head {asset.name!r}: no eyeball around the {side} eye joint; landmarks cannot be placed")
-        mask = np.zeros(len(asset.faces), bool)
-        mask[best] = True
-        out[side] = (joint.astype(np.float64), mask)
-    return out
-
-
-def _components(asset: HeadAsset) -> list[np.ndarray]:
-    """Triangle rows of each connected piece of the mesh."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    f = asset.faces
-    rows, columns = np.concatenate([f[:, 0], f[:, 1]]), np.concatenate([f[:, 1], f[:, 2]])
-    graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(asset.n_vertices,) * 2)
-    _, label = connected_components(graph, directed=False)
-    of_face = label[f[:, 0]]
-    return [np.flatnonzero(of_face == piece) for piece in np.unique(of_face)]
-
-
-def _skin_faces(asset: HeadAsset) -> np.ndarray:
-    """``(F,)`` bool: triangles of the outer skin of the face."""
-    largest = max(_components(asset), key=len)
-    allowed = np.zeros(len(asset.faces), bool)
-    allowed[largest] = True
-    for region in _HIDDEN_REGIONS:
+    vertices = asset.v_template.astype(np.float64)
+    eyes = (asset.joint_regressor[3:].astype(np.float64) @ vertices).reshape(2, 3)
+    eyeballs = [_eyeball_faces(asset, joint) for joint in (3, 4)]
+    outer = outer_surface(vertices, asset.faces) & ~eyeballs[0] & ~eyeballs[1]
+    for region in _HIDDEN:
         if region in asset.regions:
-            allowed &= ~asset.regions[region][asset.faces].all(1)
-    return allowed
-
-
-def _bend_canonical_face(
-    asset: HeadAsset, eyes: dict[str, tuple[np.ndarray, np.ndarray]]
-) -> tuple[np.ndarray, Surface, np.ndarray]:
-    """The canonical mesh's vertices on the head, the skin they lie on, and their normals."""
-    with np.load(_CANONICAL, allow_pickle=False) as file:
-        source, triangles = file["vertices_cm"].astype(np.float64), file["faces"]
-    skin = Surface(asset.v_template, asset.faces, _skin_faces(asset))
-    placed = _place_by_eyes(source, {side: joint for side, (joint, _) in eyes.items()})
-    edges = np.unique(np.sort(np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]), axis=1), axis=0)
-    rims = {
-        numbers: _Rim(asset.v_template[asset.regions[name]].astype(np.float64))
-        for name, numbers in _RIMS.items()
-        if name in asset.regions
+            outer &= ~asset.regions[region][asset.faces].all(1)
+    skin = Surface(vertices, asset.faces, outer & _around_face(vertices[asset.faces], eyes, asset.name))
+    fitted = fit_face_model(face_model(), skin, eyes)
+    targets = _with_known(asset, rim_targets(asset, outer, eyes, fitted))
+    points, normals = _settle(fitted, skin, targets)
+    hits = skin.nearest(points, normals)
+    exact = skin.nearest(targets.points)  # a rim's own triangles may look another way than its surroundings
+    hits.faces[targets.landmarks] = exact.faces
+    hits.barycentrics[targets.landmarks] = exact.barycentrics
+    parts = [hits]
+    if all(ball.any() for ball in eyeballs):
+        parts += [_iris(vertices, asset.faces, eyeballs[i], eyes[i]) for i in (1, 0)]
+    faces = np.concatenate([p.faces for p in parts]).astype(np.int32)
+    weights = _quantised(np.concatenate([p.barycentrics for p in parts]))
+    picked = np.array(IBUG68_FROM_MEDIAPIPE)
+    computed = {
+        "mediapipe": LandmarkEmbedding(np.arange(len(faces), dtype=np.int32), faces, weights),
+        "ibug68": LandmarkEmbedding(np.arange(68, dtype=np.int32), faces[picked], weights[picked]),
     }
-    # The mesh's own lids and lips stand at their rims only when their rims are known; elsewhere closest points decide.
-    x = placed.copy()
-    for stiffness in _STIFFNESS:
-        for _ in range(_ROUNDS_PER_STIFFNESS):
-            normals = _vertex_normals(x, triangles)
-            hits = skin.nearest(x, normals)
-            target, weight = hits.points.copy(), np.ones(len(x))
-            distance = np.linalg.norm(target - x, axis=1)
-            weight *= 1 / (1 + (distance / (3 * np.median(distance) + 1e-4)) ** 2)
-            for numbers, rim in rims.items():
-                rows = list(numbers)
-                target[rows], weight[rows] = rim.nearest(x[rows]), _RIM_WEIGHT
-            x = _rigid_as_possible(placed, x, edges, target, weight, stiffness)
-    return x, skin, _vertex_normals(x, triangles)
+    return {scheme: _overridden(own, asset.landmarks.get(scheme)) for scheme, own in computed.items()}
 
 
-def _place_by_eyes(source: np.ndarray, joints: dict[str, np.ndarray]) -> np.ndarray:
-    """Scale and shift the canonical face so that its eye openings lie in front of the eyeballs' centres."""
-    openings = {"right": source[list(_RIGHT_LIDS)].mean(0), "left": source[list(_LEFT_LIDS)].mean(0)}
-    wanted = joints["left"] - joints["right"]
-    scale = np.linalg.norm(wanted) / np.linalg.norm(openings["left"] - openings["right"])
-    middle = (joints["left"] + joints["right"]) / 2 + np.array([0, 0, 0.010])
-    return (source - (openings["left"] + openings["right"]) / 2) * scale + middle
+def _eyeball_faces(asset: HeadAsset, joint: int) -> np.ndarray:
+    """``(F,)`` bool: triangles that turn with an eye joint alone."""
+    return (asset.weights[:, joint] > 0.5)[asset.faces].all(1)
 
 
-class _Rim:
-    """A closed curve through unordered points: nearest point on the segments between neighbours."""
-
-    def __init__(self, points: np.ndarray) -> None:
-        # neighbours around the rim by angle about its middle, in its own plane
-        middle = points.mean(0)
-        _, _, axes = np.linalg.svd(points - middle)
-        flat = (points - middle) @ axes[:2].T
-        order = np.argsort(np.arctan2(flat[:, 1], flat[:, 0]))
-        loop = points[order]
-        steps = np.linspace(0, 1, 16, endpoint=False)[None, :, None]
-        dense = loop[:, None] * (1 - steps) + np.roll(loop, -1, axis=0)[:, None] * steps
-        self._points = dense.reshape(-1, 3)
-        self._tree = cKDTree(self._points)
-
-    def nearest(self, queries: np.ndarray) -> np.ndarray:
-        return self._points[self._tree.query(queries)[1]]
+def _around_face(corners: np.ndarray, eyes: np.ndarray, name: str) -> np.ndarray:
+    """``(F,)`` bool: triangles within reach of the face, seen from the eyes; the back of the head only costs time."""
+    span = float(np.linalg.norm(eyes[0] - eyes[1]))
+    middle = corners.mean(1) - eyes.mean(0)
+    near = (np.linalg.norm(middle, axis=1) < 3.2 * span) & (middle[:, 2] > -1.6 * span)
+    if near.sum() < 50:
+        raise AssetError(f"head {name!r}: no skin around the eye joints; landmarks cannot be placed")
+    return near
 
 
-def _rigid_as_possible(
-    rest: np.ndarray, current: np.ndarray, edges: np.ndarray, target: np.ndarray, weight: np.ndarray, stiffness: float
-) -> np.ndarray:
-    """One local/global step: rotations (with one global scale) from the current shape, then positions."""
+def _with_known(asset: HeadAsset, targets: Targets) -> Targets:
+    """``targets``, replaced and completed by landmarks that the head brings."""
+    known = asset.landmarks.get("mediapipe")
+    if known is None:
+        return targets
+    merged = dict(zip(targets.landmarks.tolist(), targets.points, strict=True))
+    places = known.positions(asset.v_template.astype(np.float64), asset.faces)
+    merged |= {int(n): p for n, p in zip(known.indices, places, strict=True) if n < 468}
+    numbers = sorted(merged)
+    return Targets(np.array(numbers, np.int64), np.array([merged[n] for n in numbers]))
+
+
+def _settle(fitted: np.ndarray, skin: Surface, targets: Targets) -> tuple[np.ndarray, np.ndarray]:
+    """Let the fitted face give way to the skin and the rims: smooth displacements (Laplacian over the mesh's edges)."""
+    triangles = face_model().triangles
+    edges = np.concatenate([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])
+    edges = np.unique(np.sort(edges, axis=1), axis=0)
     i, j = edges.T
-    rest_edge, edge = rest[i] - rest[j], current[i] - current[j]
-    scale = float((np.linalg.norm(edge, axis=1) * np.linalg.norm(rest_edge, axis=1)).sum() / (rest_edge**2).sum())
-    covariance = np.zeros((len(rest), 3, 3))
-    outer = rest_edge[:, :, None] * edge[:, None, :]
-    np.add.at(covariance, i, outer)
-    np.add.at(covariance, j, outer)
-    u, _, vt = np.linalg.svd(covariance)
-    sign = np.ones((len(rest), 3))
-    sign[:, 2] = np.sign(np.linalg.det(np.einsum("nab,nbc->nac", u, vt)))
-    rotation = np.einsum("nba,nb,ncb->nac", vt, sign, u)
-
-    wanted_edge = scale * np.einsum("eab,eb->ea", (rotation[i] + rotation[j]) / 2, rest_edge)
-    matrix = np.diag(weight)
-    np.add.at(matrix, (i, i), stiffness)
-    np.add.at(matrix, (j, j), stiffness)
-    np.add.at(matrix, (i, j), -stiffness)
-    np.add.at(matrix, (j, i), -stiffness)
-    right = weight[:, None] * target
-    np.add.at(right, i, stiffness * wanted_edge)
-    np.add.at(right, j, -stiffness * wanted_edge)
-    return np.linalg.solve(matrix, right)
+    laplacian = np.zeros((len(fitted), len(fitted)))
+    np.add.at(laplacian, (i, i), 1)
+    np.add.at(laplacian, (j, j), 1)
+    np.add.at(laplacian, (i, j), -1)
+    np.add.at(laplacian, (j, i), -1)
+    x = fitted
+    for stiffness in _STIFFNESS:
+        hits = skin.nearest(x, vertex_normals(x, triangles))
+        gap = hits.points - x
+        weight = 1 / (1 + (np.linalg.norm(gap, axis=1) / 4e-3) ** 2)
+        wanted = hits.points - fitted
+        wanted[targets.landmarks], weight[targets.landmarks] = targets.points - fitted[targets.landmarks], _RIM_WEIGHT
+        x = fitted + np.linalg.solve(np.diag(weight) + stiffness * laplacian, weight[:, None] * wanted)
+    return x, vertex_normals(x, triangles)
 
 
-def _vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    a, b, c = vertices[triangles].transpose(1, 0, 2)
-    face_normals = np.cross(b - a, c - a)
-    normals = np.zeros_like(vertices)
-    for k in range(3):
-        np.add.at(normals, triangles[:, k], face_normals)
-    return normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-15)
-
-
-def _iris(asset: HeadAsset, joint: np.ndarray, eyeball: np.ndarray) -> SurfaceHits:
+def _iris(vertices: np.ndarray, faces: np.ndarray, eyeball: np.ndarray, joint: np.ndarray) -> SurfaceHits:
     """Centre and four rim points of the iris, on an eyeball that looks straight ahead."""
-    ball = Surface(asset.v_template, asset.faces, eyeball)
-    used = np.unique(asset.faces[eyeball])
-    radius = float(np.linalg.norm(asset.v_template[used] - joint, axis=1).mean())
+    radius = float(np.linalg.norm(vertices[np.unique(faces[eyeball])] - joint, axis=1).mean())
     angle = np.arcsin(min(_IRIS_RADIUS_M / radius, 0.9))
-    directions = []
-    for right, up in _IRIS_DIRECTIONS:
-        turn = Rotation.from_rotvec(angle * np.array([-up, right, 0.0]))
-        directions.append(turn.apply([0.0, 0.0, 1.0]))
-    return ball.nearest(joint + radius * np.array(directions), np.array(directions))
+    turns = Rotation.from_rotvec([(-angle * up, angle * left, 0.0) for left, up in _IRIS_DIRECTIONS])
+    directions = turns.apply([0.0, 0.0, 1.0])
+    return Surface(vertices, faces, eyeball).nearest(joint + radius * directions, directions)
+
+
+def _quantised(barycentrics: np.ndarray) -> np.ndarray:
+    """Non-negative float32 rows of unit sum, in steps of 1/4096 (a micrometre): the same on every processor."""
+    steps = np.rint(barycentrics.clip(0) / barycentrics.clip(0).sum(1, keepdims=True) * 4096)
+    largest = barycentrics.argmax(1)
+    steps[np.arange(len(steps)), largest] += 4096 - steps.sum(1)
+    return (steps / 4096).astype(np.float32)
+
+
+def _overridden(computed: LandmarkEmbedding, given: LandmarkEmbedding | None) -> LandmarkEmbedding:
+    """``computed`` with the rows of the landmarks in ``given`` replaced by these."""
+    if given is None:
+        return computed
+    row_of = {int(n): row for row, n in enumerate(computed.indices)}
+    rows = np.array([row_of[int(n)] for n in given.indices if int(n) in row_of], np.int64)
+    kept = np.array([int(n) in row_of for n in given.indices])
+    faces, barycentrics = computed.faces.copy(), computed.barycentrics.copy()
+    faces[rows], barycentrics[rows] = given.faces[kept], given.barycentrics[kept]
+    return LandmarkEmbedding(computed.indices, faces, barycentrics)

@@ -20,9 +20,9 @@ MODEL_FILE = Path(__file__).with_name("canonical_face_model.npz")
 CANONICAL_FILE = Path(__file__).with_name("canonical_face_468.npz")
 
 _ROUNDS = 24
-_PRIOR_M = (8e-3, 1.2e-3)
+_PRIOR_M = (8e-3, 4e-3)
 """Residual in metres that counts as much as one unit of a coefficient: first and last round."""
-_EYE_WEIGHT = 40.0
+_EYE_WEIGHT = 20.0
 """How many landmarks one eye's centre counts for."""
 _OUTLIER_M = (0.02, 0.004)
 

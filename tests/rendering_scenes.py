@@ -66,7 +66,8 @@ def oracle(pos: Tensor, tri: Tensor, height: int, width: int) -> dict[str, Tenso
     y = (torch.arange(height, dtype=torch.float64) * 2 + 1) / height - 1
     x, y = x[None, :, None, None], y[:, None, None, None]
     zero = 0 * x * y
-    system = torch.stack([p[..., 0] - x * p[..., 3] + zero, p[..., 1] - y * p[..., 3] + zero, 1 + zero + 0 * p[..., 3]], -2)
+    px, py = p[..., 0] - x * p[..., 3], p[..., 1] - y * p[..., 3]
+    system = torch.stack([px + zero, py + zero, torch.ones_like(px + zero)], -2)
     weights = torch.linalg.solve(system, torch.tensor([0.0, 0, 1], dtype=torch.float64).expand(system.shape[:-1]))
     hit = (weights[..., None] * p).sum(-2)
     ratio = hit[..., 2] / hit[..., 3]

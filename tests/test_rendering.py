@@ -14,7 +14,7 @@ import torch
 from rendering_scenes import bumpy_ball, oracle, screen, soup, to_clip, triangles
 
 from tracker.errors import UserError
-from tracker.rendering import available_backends, get_renderer, jit
+from tracker.rendering import available_backends, get_renderer, jit, output_memory
 from tracker.rendering.canvas import MeshCanvas
 
 RENDERER = get_renderer("cpu")
@@ -85,13 +85,14 @@ def test_agrees_with_the_definition_on_intersecting_triangles(seed):
 
 @pytest.mark.parametrize("offset", [0.0, 0.5, 0.37])
 def test_shared_edges_leave_no_gap_and_no_overlap(offset):
-    """Each pixel of a triangulated rectangle belongs to one triangle, also where vertices and edges hit pixel centres."""
+    """Each pixel of a triangulated rectangle has one triangle, also where vertices and edges hit pixel centres."""
     rng, n, size = np.random.default_rng(3), 5, 24
     grid = np.stack(np.meshgrid(np.arange(n), np.arange(n), indexing="ij"), -1).reshape(-1, 2) * 4.0 + 4
     inner = ((grid > 4) & (grid < 4 * n)).all(1)
     grid[inner] += rng.integers(-2, 3, (inner.sum(), 2)) * (0.5 if offset != 0.37 else 0.61)
     pos = screen([tuple(p + offset) for p in grid], size, size)
-    quads = [(i * n + j, (i + 1) * n + j, (i + 1) * n + j + 1, i * n + j + 1) for i in range(n - 1) for j in range(n - 1)]
+    cells = [i * n + j for i in range(n - 1) for j in range(n - 1)]
+    quads = [(c, c + n, c + n + 1, c + 1) for c in cells]
     count = torch.zeros(size, size)
     for a, b, c, d in quads:
         for corners in ((a, b, c), (d, a, c)) if a % 2 else ((b, c, d), (a, b, d)):
@@ -101,7 +102,7 @@ def test_shared_edges_leave_no_gap_and_no_overlap(offset):
 
 
 def test_large_triangle_across_the_near_plane_keeps_exact_weights():
-    """A floor that runs under and behind the camera is clipped, not dropped, and its weights stay perspective-correct."""
+    """A floor that runs under and behind the camera is clipped, not dropped, with perspective-correct weights."""
     floor = torch.tensor([[-3.0, -0.4, 2], [3, -0.4, 2], [0, -0.5, -9]])
     pos, tri = to_clip(floor, 64), triangles((0, 1, 2))
     assert (pos[..., 3] < 0).any()
@@ -241,6 +242,20 @@ def test_choosing_a_backend():
         get_renderer("vulkan")
     with pytest.raises(UserError, match="cannot work on cuda"):
         get_renderer("cpu", "cuda")
+
+
+def test_large_results_are_not_overwritten_while_in_use():
+    """Memory of large results is used again, and only once nobody holds a tensor, view or array of it."""
+    shape = (1, 1024, 1024, 4)
+    first = output_memory.empty(*shape)
+    place = first.data_ptr()
+    view = first.fill_(7)[0, :2].numpy()
+    del first
+    second = output_memory.empty(*shape).fill_(8)
+    assert second.data_ptr() != place and (view == 7).all()
+    del view
+    assert output_memory.empty(*shape).data_ptr() == place
+    assert output_memory.empty(2, 3).shape == (2, 3)
 
 
 def test_kernels_work_where_no_cache_can_be_written(monkeypatch):

@@ -97,7 +97,7 @@ def test_missing_cuda_backend_says_what_to_do():
     assert get_renderer("auto").name == "cpu"
 
 
-@pytest.mark.skipif(find_spec("pytorch3d") is None, reason="cpu/pytorch3d parity NOT CHECKED: pytorch3d is not installed")
+@pytest.mark.skipif(find_spec("pytorch3d") is None, reason="cpu/pytorch3d parity NOT CHECKED: no pytorch3d installed")
 @pytest.mark.parametrize("size", [(48, 48), (40, 64), (64, 40)])
 def test_pytorch3d_agrees_with_cpu(size):
     check_pytorch3d(get_renderer("pytorch3d"), size)

@@ -72,9 +72,19 @@ def test_points_behind_a_surface_are_not_visible():
     wall = screen([(0, 0, 0, 1), (8, 0, 0, 1), (8, 16, 0, 1), (0, 16, 0, 1)], 16, 16)
     tri = triangles((0, 1, 2), (0, 2, 3))
     rast = RENDERER.rasterize(wall, tri, (16, 16))
-    places = [(4, 8, 0, 1.0), (4, 8, 0, 0.9), (4, 8, 0, 1.1), (12, 8, 0, 1.1), (4, 8, 0, 1.002), (20, 8, 0, 1), (4, 8, -2, 1)]
-    seen = visible_points(screen(places, 16, 16), rast, wall, tri)
-    assert seen[0].tolist() == [True, True, False, True, True, False, False]
+    cases = [
+        ((4, 8, 0, 1.0), True),
+        ((4, 8, 0, 0.9), True),
+        ((4, 8, 0, 1.1), False),
+        ((4, 8, 0, 1.002), True),
+        ((12, 8, 0, 1.1), True),
+        ((20, 8, 0, 1), False),
+        ((4, 8, -2, 1), False),
+    ]
+    seen = visible_points(screen([place for place, _ in cases], 16, 16), rast, wall, tri)
+    assert seen[0].tolist() == [expected for _, expected in cases]
+    nothing = torch.zeros(0, 3, dtype=torch.int32)
+    assert visible_points(wall, torch.zeros_like(rast), wall, nothing).all()
 
 
 def test_visible_vertices_of_a_ball_are_those_that_face_the_camera():

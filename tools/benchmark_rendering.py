@@ -2,8 +2,9 @@
 
     python tools/benchmark_rendering.py [--backend cpu|cuda|pytorch3d] [--repeats N] [--threads N]
 
-The scene is the default head, or a ball of about as many triangles, seen so that it covers some 60 % of a square picture.
-Each figure is the fastest and the median of the repeats, for the whole batch; other work on the machine moves the median.
+The scene is the default head, or a ball of about as many triangles, seen so that it covers some 60 % of a square
+picture. Each figure is the fastest and the median of the repeats, for the whole batch; other work on the machine moves
+the median.
 """
 
 from __future__ import annotations
@@ -115,8 +116,10 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     name, vertices, tri = load_scene()
     vertices, tri = vertices.to(renderer.device), tri.to(renderer.device)
-    print(f"{name}: {len(vertices)} vertices, {len(tri)} triangles; backend {renderer.name}, "
-          f"torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(
+        f"{name}: {len(vertices)} vertices, {len(tri)} triangles; backend {renderer.name}, "
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads"
+    )
     print(f"{'':42}{'fastest':>8} {'median':>8}  ms")
     for size in (256, 512):
         pos, coverage = frame(renderer, vertices, tri, size)

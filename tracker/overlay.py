@@ -46,7 +46,7 @@ def write_overlay(
     painter = MeshPainter(asset, track, size, settings.opacity)
     with (
         open_video(video, max_frames=track.n_frames) as frames,
-        VideoWriter(path, 2 * size[0], size[1], audio_from=video, frame_rate=track.frame_rate) as writer,
+        VideoWriter(path, 2 * size[0], size[1], audio_from=video, frame_rate=track.frame_rate, audio_start=frames.start_time) as writer,
     ):
         shown = tqdm(frames, total=track.n_frames, desc="overlay", unit="frame", disable=quiet)
         for frame, vertices, valid in zip(shown, track_vertices(track, asset), track.valid, strict=False):

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from flame_assets.asset import AssetError, HeadAsset
 from flame_assets.load import load_head
-from tracker.camera import Camera, FocalPrior, focal_prior
+from tracker.camera import FocalPrior, focal_prior
 from tracker.config import TrackerConfig
 from tracker.errors import UserError
 from tracker.fitting.keyframes import SharedFit, fit_shared

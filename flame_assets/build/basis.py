@@ -63,10 +63,10 @@ class Population:
         self.template = self.frame(average)
         bones = source.bone_weights()
         ears = np.linalg.norm(sum(np.abs(source.target(f"ears/{s}-ear-scale-incr")) for s in "lr"), axis=1) > 1e-4
-        skull = sum(bones[b] for b in source.bones_below("head")) > 0.95
+        skull = sum(bones[b] for b in sorted(source.bones_below("head"))) > 0.95
         body = np.zeros(len(source.vertices), bool)
         body[source.group_vertices("body")] = True
-        jaw = sum(bones[b] for b in source.bones_below("jaw"))
+        jaw = sum(bones[b] for b in sorted(source.bones_below("jaw")))
         self._anchor = np.flatnonzero(body & skull & ~ears & (jaw < 0.3))
 
     def __len__(self) -> int:

@@ -2,8 +2,7 @@
 
 A person is a mix of *macro* targets (ancestry × gender × age, and build by gender × age × muscle × weight) plus a few
 hundred *local* sliders (nose width, chin height, ear shape …). Everything is linear in the weights, so a person is one
-row of a weight matrix. For every person the mirror image is drawn too: the mean head is then symmetric, and
-identity directions fall into symmetric and antisymmetric ones.
+row of a weight matrix. (Mirror images of the people are added later, by the component analysis.)
 """
 
 from __future__ import annotations
@@ -30,7 +29,8 @@ TARGET_SIGMA = {
 }  # fmt: skip
 """Smaller spreads for targets that fold the surface over when several of them meet."""
 SLIDER_MEAN = {
-    "eyes/l-eye-push2-out": 0.90, "eyes/r-eye-push2-out": 0.90, "eyes/l-eye-push1-out": 0.45, "eyes/r-eye-push1-out": 0.45,
+    "eyes/l-eye-push2-out": 0.90, "eyes/r-eye-push2-out": 0.90,
+    "eyes/l-eye-push1-out": 0.45, "eyes/r-eye-push1-out": 0.45,
     "eyes/l-eye-trans-out": 0.18, "eyes/r-eye-trans-out": 0.18,
     "head/head-back-scale-depth-decr": 0.15, "head/head-scale-vert-decr": 0.15,
 }  # fmt: skip

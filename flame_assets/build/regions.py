@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flame_assets.build.loops import QuadMesh
-from flame_assets.build.morph import LEFT_LID_LOOPS, Morpher
+from flame_assets.build.morph import Morpher
 
 LIP_LOOPS = {
     "lip_outer_rim": (466, 7222),
@@ -106,4 +106,3 @@ def _flood(mesh: QuadMesh, start: np.ndarray, wall: np.ndarray) -> np.ndarray:
     return np.array(sorted(seen))
 
 
-__all__ = ["name_regions", "LIP_LOOPS", "LEFT_LID_LOOPS"]

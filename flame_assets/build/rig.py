@@ -27,6 +27,9 @@ NECK_SHARE = {"neck03": 0.9, "neck02": 0.5, "neck01": 0.12}
 """Share of the neck joint in what follows a neck bone of the source; the rest stays with the root."""
 RIDGE = 1e-3
 NECK_AT = 0.5
+"""The neck joint's place on the way from the root to the source's head joint."""
+EXPRESSION_WEIGHT = 10.0
+"""Weight of "expressions do not move the joint", per expression, against "the joint is right", per person."""
 
 
 def joint_positions(morpher: Morpher, samples: Samples) -> np.ndarray:
@@ -40,8 +43,15 @@ def joint_positions(morpher: Morpher, samples: Samples) -> np.ndarray:
     return np.stack([root, NECK_AT * cube["head"] + (1 - NECK_AT) * root, cube["mouth"]], 1)
 
 
-def joint_regressor(morpher: Morpher, samples: Samples, template: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def joint_regressor(
+    morpher: Morpher, samples: Samples, template: np.ndarray, expression: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Fit the regressor.
+
+    Expressions are asked not to move the joints, which should depend on identity alone.
+
+    Args:
+        template: ``(V, 3)``. expression: ``(V, 3, E)`` displacements.
 
     Returns:
         regressor: ``(5, V)``, rows non-negative with sum one.
@@ -57,8 +67,9 @@ def joint_regressor(morpher: Morpher, samples: Samples, template: np.ndarray) ->
     for joint in (1, 2):
         pick = _spread_around(template, surface, goals[:, joint].mean(0))
         design = people[:, pick].transpose(0, 2, 1).reshape(-1, len(pick))
-        design = np.concatenate([design, np.full((1, len(pick)), SUM_WEIGHT)])
-        weights = nnls(design, np.append(goals[:, joint].ravel(), SUM_WEIGHT))[0]
+        stay = EXPRESSION_WEIGHT * expression[pick].reshape(len(pick), -1).T
+        design = np.concatenate([design, stay, np.full((1, len(pick)), SUM_WEIGHT)])
+        weights = nnls(design, np.concatenate([goals[:, joint].ravel(), np.zeros(len(stay)), [SUM_WEIGHT]]))[0]
         regressor[joint, pick] = weights / weights.sum()
         reached = np.einsum("v,nvc->nc", regressor[joint, pick], samples.vertices[:, pick])
         error[joint - 1] = np.sqrt(np.mean(np.sum((reached - wanted[:, joint]) ** 2, axis=1)))

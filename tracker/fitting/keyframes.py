@@ -20,7 +20,8 @@ from tracker.fitting.objective import (
     prior_terms,
 )
 from tracker.fitting.observations import LandmarkBatch
-from tracker.fitting.solver import Solution, Term, Variable, solve
+from tracker.fitting.rigid import RigidPose
+from tracker.fitting.solver import Solution, Term, Values, Variable, solve
 
 # Landmarks are re-weighted by visibility once the poses are known better than the closed form gives them.
 _ROUNDS = 2
@@ -92,7 +93,7 @@ def fit_shared(
         ]
         solution = solve(terms, [*local, *shared], values, config.solver(config.keyframes.iterations))
         values = solution.values
-        poses = type(poses)(values["rotation"], values["translation"], poses.pixels_per_metre)
+        poses = RigidPose(values["rotation"], values["translation"], poses.pixels_per_metre)
     return SharedFit(
         identity=values["shape"],
         focal_px=float(values["log_focal"].exp()),
@@ -102,7 +103,14 @@ def fit_shared(
     )
 
 
-def _settle_pose(face, batch, poses, config, principal_point, values):
+def _settle_pose(
+    face: FaceLandmarks,
+    batch: LandmarkBatch,
+    poses: RigidPose,
+    config: TrackerConfig,
+    principal_point: tuple[float, float],
+    values: Values,
+) -> Values:
     """Rigid pose and expression first: identity must not explain a pose that is still wrong."""
     local = frame_variables(face.head, config)
     terms: list[Term] = [

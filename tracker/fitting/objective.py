@@ -14,13 +14,13 @@ from torch import Tensor
 from flame_assets.asset import AssetError, HeadAsset
 from tracker.camera import CAMERA_POSITION, FocalPrior
 from tracker.config import LandmarkSettings, PriorSettings, SmoothnessSettings, TrackerConfig
-from tracker.fitting.observations import INTER_OCULAR, LandmarkBatch
+from tracker.fitting.observations import LandmarkBatch
 from tracker.fitting.residuals import DifferenceResidual, LandmarkResidual, PriorResidual, SmoothnessResidual
 from tracker.fitting.rigid import RigidPose, align_scaled_orthographic
 from tracker.fitting.robust import GemanMcClure
 from tracker.fitting.solver import Term, Values, Variable
 from tracker.head_model import HeadModel
-from tracker.landmarks.landmark_schemes import landmark_groups
+from tracker.landmarks.landmark_schemes import INTER_OCULAR, landmark_groups
 from tracker.rotations import axis_angle_to_matrix
 
 # Landmarks that speech and expression hardly move, for the closed-form pose: forehead, nose, eye corners, cheekbones.

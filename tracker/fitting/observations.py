@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tracker.landmarks.landmark_schemes import INTER_OCULAR, LEFT_IRIS, RIGHT_IRIS
+
 # Outer and inner corners, upper and lower lid mid-points, in MediaPipe's numbering; left and right are the subject's.
 _EYES = {"right_eye": (33, 133, 159, 145), "left_eye": (263, 362, 386, 374)}
-_IRISES = {"right_eye": range(468, 473), "left_eye": range(473, 478)}
-INTER_OCULAR = (33, 263)
-"""The outer eye corners, whose distance is the unit of landmark errors."""
-
+_IRISES = {"right_eye": RIGHT_IRIS, "left_eye": LEFT_IRIS}
 # A lid opening over eye width below the first is a closed eye, where a detector invents the iris; above the second, open.
 _CLOSED_RATIO, _OPEN_RATIO = 0.08, 0.18
 

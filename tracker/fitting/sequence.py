@@ -8,12 +8,13 @@ ones of the next window, so that every frame is smoothed with a past and a futur
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tracker.camera import project
 from tracker.config import TrackerConfig
 from tracker.fitting.keyframes import SharedFit
 from tracker.fitting.kinematics import HeadPoints
@@ -28,7 +29,6 @@ from tracker.fitting.objective import (
 from tracker.fitting.observations import LandmarkBatch
 from tracker.fitting.rigid import RigidPose
 from tracker.fitting.solver import Linearization, Term, Variable, solve
-from tracker.camera import project
 from tracker.rotations import axis_angle_to_matrix
 
 # A head turns or moves this much between two frames only at a cut (or when another person is picked up).
@@ -161,8 +161,6 @@ def time_steps(batch: LandmarkBatch, poses: RigidPose, config: TrackerConfig) ->
 
 
 def _with_identity(face: FaceLandmarks, identity: Tensor) -> FaceLandmarks:
-    from dataclasses import replace
-
     shaped = face.points.with_shape(identity)
     points = replace(
         face.points,

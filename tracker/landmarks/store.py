@@ -49,7 +49,7 @@ class LandmarkStore:
         self.blendshape_names: tuple[str, ...] = BLENDSHAPE_NAMES
 
     def __enter__(self) -> LandmarkStore:
-        self._file = open(self._path, "w+b")  # noqa: SIM115 - closed in __exit__
+        self._file = open(self._path, "w+b")
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

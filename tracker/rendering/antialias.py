@@ -1,20 +1,22 @@
 """Antialiasing driven by silhouette edges.
 
 nvdiffrast's antialiasing starts from pairs of neighbouring pixels and looks for the silhouette among the edges of the
-triangles that show in them. On a mesh with triangles about as large as pixels, those at the limb are slivers that no pixel
-centre shows, so most of the outline, and most of its gradient, is missed. Here the edges come first:
+triangles that show in them. On a mesh with triangles about as large as pixels, those at the limb are slivers that no
+pixel centre shows, so most of the outline, and most of its gradient, is missed. Here the edges come first:
 
 1. An edge is a silhouette where its two triangles lie on the same side of it in the picture, or where it has only one.
 2. A mostly vertical edge is intersected with every row of pixel centres it spans, a mostly horizontal one with every
-   column. Each crossing falls between two pixel centres, at a fraction t of the way from the lower to the upper. (Within
-   the rasteriser's rounding of a pixel centre, what that pixel shows decides which two.)
-3. A crossing counts if the pixel on the triangles' side shows a triangle, and the other shows another surface farther away
-   than the edge, or nothing. If several edges of the same facing cross between the same two centres, the outermost counts.
-4. The pixel in which the crossing lies takes on the other's colour in proportion to how much of it that other side covers:
-   0.5 − t for the lower, t − 0.5 for the upper. This is continuous in the position of the edge.
+   column. Each crossing falls between two pixel centres, at a fraction t of the way from the lower to the upper.
+   (Within the rasteriser's rounding of a pixel centre, what that pixel shows decides which two.)
+3. A crossing counts if the pixel on the triangles' side shows a triangle, and the other shows another surface farther
+   away than the edge, or nothing. If several edges of the same facing cross between the same two centres, the outermost
+   counts.
+4. The pixel in which the crossing lies takes on the other's colour in proportion to how much of it that other side
+   covers: 0.5 − t for the lower, t − 0.5 for the upper. This is continuous in the position of the edge.
 
 Gradients flow to the colours, and through t to x, y and w of the two vertices of each edge. What is visible, and which
-edges are silhouettes, is held fixed. Edges that reach behind the camera are left as they are.
+edges are silhouettes, is held fixed. Edges that reach behind the camera are left as they are. Where two surfaces pierce
+each other there is no edge, so nothing is smoothed.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from tracker.rendering.topology import EdgeTopology
 
 _MIN_W = 1e-6
 _DEPTH_TOLERANCE = 1e-6  # of z/w, which has the rounding errors of float32
-_SNAP_PX = 1 / 16  # rasterisers move vertices by up to 1/32 px (nvdiffrast) or 1/512 px (cpu) before they decide coverage
+_SNAP_PX = 1 / 16  # rasterisers round vertices by 1/32 px (nvdiffrast) or 1/512 px (cpu) before they decide coverage
 _EXTENT_STEPS = 1 << 20  # how finely crossings between the same two pixels are told apart
 
 
@@ -142,8 +144,8 @@ def _find_crossings(
     inner_lower = ((edges.inner_left == (q_along > p_along))[edge]) == vertical
     shown = rast.reshape(-1, 4)[:, 2:]
 
-    # A pixel centre that the edge passes this closely may lie on either side of it for the rasteriser. If it shows what
-    # belongs on the edge's other side, the pair one further on is the one that the outline separates.
+    # A pixel centre that the edge passes this closely may lie on either side of it for the rasteriser. If it shows
+    # what belongs on the edge's other side, the pair one further on is the one that the outline separates.
     nearest = (position + 0.5).floor()
     close = shown[origin + nearest.clamp(0).minimum(places).long() * step]
     fore = (close[:, 1] > 0) & (close[:, 0] <= edge_depth)
@@ -161,10 +163,10 @@ def _find_crossings(
     counts = on_picture & behind & (inner[:, 1] > 0) & (inner[:, 1] != outer[:, 1])
 
     chosen = counts.nonzero()[:, 0]
-    # between the same two pixels, for the same facing, the last in this order lies farthest out; t is within −0.1 and 1.1
+    # between the same two pixels, for the same facing, the last in this order lies farthest out
     extent = torch.where(inner_lower, t, 1 - t)
     gap = lower * 4 + vertical * 2 + inner_lower
-    ranked = (gap * (2 * _EXTENT_STEPS) + ((extent + 0.5) * _EXTENT_STEPS).long())[chosen]
+    ranked = (gap * (2 * _EXTENT_STEPS) + ((extent + 0.5) * _EXTENT_STEPS).long())[chosen]  # t may leave [0, 1] a little
     ranked, order = ranked.sort()
     gap = ranked // (2 * _EXTENT_STEPS)
     outermost = torch.ones_like(gap, dtype=torch.bool)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from tracker.rendering import cpu_kernels, cpu_shading_kernels
+from tracker.rendering import cpu_kernels, cpu_shading_kernels, output_memory
 from tracker.rendering.renderer import Renderer
 
 _SIZES_KEPT = 4  # resolutions whose working memory a thread keeps
@@ -73,7 +73,7 @@ class CpuRenderer(Renderer):
 class _Rasterize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, pos: Tensor, tri: Tensor, height: int, width: int) -> Tensor:
-        out = torch.empty(pos.shape[0], height, width, 4)
+        out = output_memory.empty(pos.shape[0], height, width, 4)
         pos_array, tri_array, out_array = pos.detach().numpy(), tri.numpy(), out.numpy()
         _for_each(len(pos_array), lambda b: _thread_scratch().rasterize(pos_array[b], tri_array, out_array[b]))
         ctx.save_for_backward(pos, tri, out)
@@ -98,7 +98,7 @@ class _Rasterize(torch.autograd.Function):
 class _Interpolate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, attr: Tensor, rast: Tensor, tri: Tensor) -> Tensor:
-        out = torch.empty(*rast.shape[:3], attr.shape[2])
+        out = output_memory.empty(*rast.shape[:3], attr.shape[2])
         attr_array, rast_array, tri_array, out_array = _per_picture(attr, rast), rast.numpy(), tri.numpy(), out.numpy()
 
         def draw(b: int) -> None:
@@ -118,7 +118,7 @@ class _Interpolate(torch.autograd.Function):
         pictures = rast.shape[0]
         # pictures that share their attributes still add up apart, since they may be worked on at the same time
         grad_attr = torch.zeros(pictures, *attr.shape[1:]) if want_attr else torch.empty(pictures, 0, attr.shape[2])
-        grad_rast = torch.empty_like(rast) if want_rast else torch.empty(pictures, 0, 0, 4)
+        grad_rast = output_memory.empty(*rast.shape) if want_rast else torch.empty(pictures, 0, 0, 4)
         attr_array, rast_array, tri_array = _per_picture(attr, rast), rast.detach().numpy(), tri.numpy()
         grad, attr_result, rast_result = grad_out.contiguous().numpy(), grad_attr.numpy(), grad_rast.numpy()
         _for_each(

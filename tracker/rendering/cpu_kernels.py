@@ -101,7 +101,7 @@ def _fill(keys, width, row_begin, row_end, ax, ay, az, bx, by, bz, cx, cy, cz, n
 
 @inline
 def _plane_distance(corner, plane, guard_x, guard_y):
-    """Signed clip-space distance of (x, y, z, w) from one plane of the view volume or guard band; inside is positive."""
+    """Signed clip-space distance of (x, y, z, w) from a plane of the view volume or guard band, positive inside."""
     x, y, z, w = corner[0], corner[1], corner[2], corner[3]
     if plane == 0:
         return w - _MIN_W

@@ -1,8 +1,8 @@
 """Interpolation on one core, and the derivatives of interpolation and of rasterisation.
 
-All of them walk the picture in runs, stretches of pixels in memory order that show the same triangle, and do the work that
-depends on the triangle alone once per run. Kernels take C-contiguous arrays and trust their shapes; the forward kernel
-checks indices, the backward ones rely on its having done so.
+All of them walk the picture in runs, stretches of pixels in memory order that show the same triangle, and do the work
+that depends on the triangle alone once per run. Kernels take C-contiguous arrays and trust their shapes; the forward
+kernels check indices, the backward ones rely on their having done so.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A third backend through pytorch3d, where the user has it: slow, and useful as a reference to compare with.
 
-pytorch3d decides coverage and depth; perspective correction is done here, because its own takes depth from one number and
-clip space has two, z and w. Its conventions differ: x points left, row 0 is on top, the shorter side of the picture spans
-[−1, 1], and points with negative depth are dropped. Triangles that cross the near or far plane are left out whole.
+pytorch3d decides coverage and depth; perspective correction is done here, because its own takes depth from one number
+and clip space has two, z and w. Its conventions differ: x points left, row 0 is on top, the shorter side of the picture
+spans [−1, 1], and points with negative depth are dropped. Triangles that cross the near or far plane are left out whole.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Pytorch3dRenderer(Renderer):
             bin_size=0,
             perspective_correct=False,
         )
-        faces, depth, flat_weights = faces[0, :, :, 0].flip(0), depth[0, :, :, 0].flip(0), flat_weights[0, :, :, 0].flip(0)
+        faces, depth, flat_weights = (t[0, :, :, 0].flip(0) for t in (faces, depth, flat_weights))
         shown = faces >= 0
         number = kept[faces.clamp_min(0)]
         over_w = torch.where(shown[..., None], flat_weights, 1) / w[tri[number]]

@@ -42,7 +42,7 @@ def get_renderer(name: BackendName = "auto", device: str | torch.device | None =
     # each backend is imported when it is asked for: two of them need libraries that most users do not have
     if name == "cpu":
         if wanted is not None and wanted.type != "cpu":
-            raise UserError(f"the cpu renderer cannot work on {wanted}; choose --device cpu or install the cuda renderer")
+            raise UserError(f"the cpu renderer cannot work on {wanted}; use --device cpu, or the cuda renderer")
         from tracker.rendering.cpu_backend import CpuRenderer
 
         return CpuRenderer()

@@ -106,8 +106,9 @@ class Renderer(ABC):
         """Smooth the outlines of a picture, and carry gradients to the positions that shape them.
 
         Args:
-            color: any channels, a mask included. rast, pos, tri: what the picture was made from. ``tri`` must be welded:
-                a vertex split along a seam makes an outline where there is none.
+            color: any channels, a mask included.
+            rast, pos, tri: what the picture was made from. ``tri`` must be welded: a vertex split along a seam makes an
+                outline where there is none.
             topology: from :func:`tracker.rendering.build_topology`; by default built from ``tri`` and remembered.
             method: "edge" is :func:`tracker.rendering.antialias.antialias_edges`; "nvdiffrast" calls that library's
                 own operation, on the ``cuda`` backend only.

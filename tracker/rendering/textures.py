@@ -20,9 +20,9 @@ def sample_texture(
 
     Args:
         texture: one for all pictures, or one for each.
-        uv: u runs along a texture's rows, v down its rows' numbers; (0, 0) is the outer corner of texel [0, 0] and (1, 1)
-            that of the last texel, so texel centres lie at (i + 0.5) / N. A picture file whose v points up must be
-            flipped when it is read.
+        uv: u runs along a texture's rows, v from row 0 to the last; (0, 0) is the outer corner of texel [0, 0] and
+            (1, 1) that of the last texel, so texel centres lie at (i + 0.5) / N. A texture whose coordinates count v
+            upwards from the bottom of a picture file must have its rows flipped when it is read.
         boundary: outside of [0, 1] the texture repeats ("wrap"), continues with its border texels ("clamp"), or is 0
             ("zero").
 
