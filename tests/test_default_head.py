@@ -153,7 +153,7 @@ def test_left_and_right_expressions_mirror_each_other(head: HeadAsset) -> None:
     for name in head.expression_names:
         other = name.replace("Left", "Right") if "Left" in name else name.replace("Right", "Left")
         assert np.abs(shape(head, name) - shape(head, other)[mirror] * [-1, 1, 1]).max() < 1e-5, name
-    assert shape(head, "eyeBlinkLeft")[head.v_template[:, 0] < -0.01].max() == 0
+    assert np.abs(shape(head, "eyeBlinkLeft")[head.v_template[:, 0] < -0.01]).max() == 0
     assert shape(head, "jawLeft")[head.regions["chin"], 0].mean() > 0.004
 
 
@@ -177,7 +177,7 @@ def test_jaw_joint_with_correctives_opens_like_the_jaw_shape(head: HeadAsset) ->
     def distance(correctives: bool) -> float:
         used = model if correctives else HeadModel.from_asset(_without_correctives(head))
         posed = used.with_shape(torch.zeros(1)).with_pose(jaw_pose=torch.tensor([angle, 0.0, 0.0]))
-        moved = posed.skinned().numpy()
+        moved = posed.skin().numpy()
         region = head.regions["face"] | head.regions["lips"]
         return float(np.linalg.norm(moved - target, axis=1)[region].mean())
 
@@ -255,9 +255,10 @@ def test_build_from_the_wheel_gives_the_same_topology_and_expressions(head: Head
     morpher = Morpher(source, population.template)
     assert np.array_equal(morpher.faces, head.faces) and np.array_equal(morpher.uv_faces, head.uv_faces)
     assert np.allclose(rig.skinning_weights(morpher), head.weights, atol=1e-6)
-    expression, names = basis.expression_directions(source, population, morpher)
+    held = head.regions["mouth_interior"]
+    expression, names = basis.expression_directions(source, population, morpher, held)
     assert tuple(names) == head.expression_names
-    assert np.abs(expression - head.shapedirs[:, :, head.n_identity :]).max() < 1e-5  # stored in half precision
+    assert np.abs(expression - head.shapedirs[:, :, head.n_identity :]).max() < 1.6e-5  # stored in half precision
 
 
 def test_coefficients_of_new_people_have_unit_variance(head: HeadAsset, wheel: Path) -> None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -167,7 +168,8 @@ class ShapedHead:
         zero = self.vertices.new_zeros(3)
         left, right = (eyes_pose[..., :3], eyes_pose[..., 3:]) if eyes_pose is not None else (zero, zero)
         given = [zero if p is None else p for p in (rotation, neck_pose, jaw_pose, left, right)]
-        batch = torch.broadcast_shapes(self.joints.shape[:-2], *(p.shape[:-1] for p in given))
+        # numpy's: torch.broadcast_shapes imports a computer algebra system, one second at the first call
+        batch = np.broadcast_shapes(self.joints.shape[:-2], *(p.shape[:-1] for p in given))
         axis_angles = torch.stack([p.expand(*batch, 3) for p in given], dim=-2)
         rotations = axis_angle_to_matrix(axis_angles)
 

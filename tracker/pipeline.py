@@ -259,7 +259,6 @@ def write_outputs(
     """All files of a run; returns their names."""
     from tracker.export.flame_params import write_flame_params
     from tracker.export.gltf import write_glb
-    from tracker.export.meshes import write_mesh_sequence
     from tracker.overlay import write_overlay
 
     with clock.stage("parameters"):
@@ -273,6 +272,8 @@ def write_outputs(
             write_overlay(staging / "overlay.mp4", request.video, track, asset, request.config.overlay, request.quiet)
             files.append("overlay.mp4")
     if request.mesh:
+        from tracker.export.meshes import write_mesh_sequence  # brings trimesh, which few runs need
+
         with clock.stage("meshes"):
             write_mesh_sequence(staging / "meshes", track, asset, request.mesh)
             files.append("meshes/")

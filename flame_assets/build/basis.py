@@ -184,10 +184,13 @@ def mirrored(vertices: np.ndarray, mirror: np.ndarray) -> np.ndarray:
     return vertices[..., mirror, :] * [-1.0, 1.0, 1.0]
 
 
-def expression_directions(source: Source, population: Population, morpher: Morpher) -> tuple[np.ndarray, list[str]]:
+def expression_directions(
+    source: Source, population: Population, morpher: Morpher, mouth_interior: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
     """Displacements ``(V, 3, 52)`` of the ARKit shapes on the mean person, and their names.
 
-    Left and right twins are made exact mirror images of each other, shapes of both sides symmetric.
+    Left and right twins are made exact mirror images of each other, shapes of both sides symmetric. The source's eye
+    shapes also move some vertices of the palate; those are held (``mouth_interior``: ``(V,)`` mask).
     """
     person = population.template
     seats = morpher.seats(person)
@@ -198,6 +201,8 @@ def expression_directions(source: Source, population: Population, morpher: Morph
         if name.startswith("eyeBlink"):
             side = name.removeprefix("eyeBlink").lower()
             delta = blink.close_lids(morpher, rest, delta, side, seats[side])
+        if name.startswith("eye"):
+            delta[mouth_interior] = 0
         raw[name] = blink.clear_eyeballs(morpher, rest, delta, seats) if name.startswith("eye") else delta
     out = [0.5 * (raw[name] + mirrored(raw[twin(name)], morpher.mirror)) for name in raw]
     return np.stack(out, -1), list(raw)
