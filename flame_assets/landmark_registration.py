@@ -81,7 +81,8 @@ def _around_face(corners: np.ndarray, eyes: np.ndarray, name: str) -> np.ndarray
     span = float(np.linalg.norm(eyes[0] - eyes[1]))
     middle = corners.mean(1) - eyes.mean(0)
     near = (np.linalg.norm(middle, axis=1) < 3.2 * span) & (middle[:, 2] > -1.6 * span)
-    if near.sum() < 50:
+    extent = float(np.ptp(corners.reshape(-1, 3), axis=0).max())
+    if near.sum() < 50 or span > extent / 2:  # eyes further apart than half a head belong to no face
         raise AssetError(f"head {name!r}: no skin around the eye joints; landmarks cannot be placed")
     return near
 

@@ -172,20 +172,19 @@ def _inner_lips(asset: HeadAsset, outer: np.ndarray, fitted: np.ndarray) -> dict
 
 def _valley_between_lips(asset: HeadAsset, outer: np.ndarray, fitted: np.ndarray) -> dict[int, np.ndarray]:
     mouth = fitted[[*LIPS_INNER_UPPER, *LIPS_INNER_LOWER]]
-    low, high = mouth.min(0)[:2] - 0.012, mouth.max(0)[:2] + 0.012
+    low, high = mouth.min(0) - 0.012, mouth.max(0) + 0.012
     corners = asset.v_template[asset.faces].astype(np.float64)
-    near = (corners[:, :, :2].max(1) > low).all(1) & (corners[:, :, :2].min(1) < high).all(1) & outer
-    view = depth_map(corners[near], (*low, *high), _VALLEY_PIXEL_M)
+    near = np.flatnonzero((corners.max(1) > low).all(1) & (corners.min(1) < high).all(1))
+    view = depth_map(corners[near], (*low[:2], *high[:2]), _VALLEY_PIXEL_M, near)
     found = {}
-    pairs = dict(zip(LIPS_INNER_UPPER[1:-1], LIPS_INNER_LOWER, strict=True))
-    for above, below in pairs.items():
+    for above, below in zip(LIPS_INNER_UPPER[1:-1], LIPS_INNER_LOWER, strict=True):
         middle = (fitted[above] + fitted[below]) / 2
         line = _valley(view, middle)
         if line is None:
             continue
         for number, step in ((above, 1), (below, -1)):
-            point = _on_view(view, np.array([middle[0], line + step * _LIP_SIDE_M]))
-            if point is not None:
+            point = _first_skin(view, outer, np.array([middle[0], line + step * _LIP_SIDE_M]), step)
+            if point is not None and np.linalg.norm(point - fitted[number]) < _VALLEY_REACH_M:
                 found[number] = point
     return found
 
@@ -209,12 +208,15 @@ def _valley(view: DepthMap, middle: np.ndarray) -> float | None:
     return float(view.origin[1] + (rows[best] + 0.5) * view.pixel)
 
 
-def _on_view(view: DepthMap, place: np.ndarray) -> np.ndarray | None:
-    column, row = ((place - view.origin) / view.pixel).astype(int)
-    if not (0 <= row < view.depth.shape[0] and 0 <= column < view.depth.shape[1]):
-        return None
-    depth = view.depth[row, column]
-    return np.array([*place, depth]) if np.isfinite(depth) else None
+def _first_skin(view: DepthMap, outer: np.ndarray, place: np.ndarray, step: int) -> np.ndarray | None:
+    """The first point of the outer skin from ``place`` upwards or downwards; parted lips show what is behind them."""
+    column, start = ((place - view.origin) / view.pixel).astype(int)
+    for row in range(start, start + step * int(_FARTHEST_LIP_M / view.pixel), step):
+        if not (0 <= row < view.depth.shape[0] and 0 <= column < view.depth.shape[1]):
+            return None
+        if view.triangle[row, column] >= 0 and outer[view.triangle[row, column]]:
+            return np.append(view.centres(np.array(row), np.array(column)), view.depth[row, column])
+    return None
 
 
 def _within(rows: list[int], start: np.ndarray, targets: np.ndarray, reach: float) -> dict[int, np.ndarray]:

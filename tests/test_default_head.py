@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,14 @@ from tracker.head_model import HeadModel
 
 HEAD = Path(__file__).resolve().parent.parent / "flame_assets" / "default_head.npz"
 ARKIT = (
-    "browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft cheekSquintRight "
-    "eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight eyeLookInLeft eyeLookInRight eyeLookOutLeft "
-    "eyeLookOutRight eyeLookUpLeft eyeLookUpRight eyeSquintLeft eyeSquintRight eyeWideLeft eyeWideRight jawForward jawLeft "
-    "jawOpen jawRight mouthClose mouthDimpleLeft mouthDimpleRight mouthFrownLeft mouthFrownRight mouthFunnel mouthLeft "
-    "mouthLowerDownLeft mouthLowerDownRight mouthPressLeft mouthPressRight mouthPucker mouthRight mouthRollLower "
-    "mouthRollUpper mouthShrugLower mouthShrugUpper mouthSmileLeft mouthSmileRight mouthStretchLeft mouthStretchRight "
-    "mouthUpperUpLeft mouthUpperUpRight noseSneerLeft noseSneerRight tongueOut"
+    "browDownLeft browDownRight browInnerUp browOuterUpLeft browOuterUpRight cheekPuff cheekSquintLeft "
+    "cheekSquintRight eyeBlinkLeft eyeBlinkRight eyeLookDownLeft eyeLookDownRight eyeLookInLeft eyeLookInRight "
+    "eyeLookOutLeft eyeLookOutRight eyeLookUpLeft eyeLookUpRight eyeSquintLeft eyeSquintRight eyeWideLeft "
+    "eyeWideRight jawForward jawLeft jawOpen jawRight mouthClose mouthDimpleLeft mouthDimpleRight "
+    "mouthFrownLeft mouthFrownRight mouthFunnel mouthLeft mouthLowerDownLeft mouthLowerDownRight "
+    "mouthPressLeft mouthPressRight mouthPucker mouthRight mouthRollLower mouthRollUpper mouthShrugLower "
+    "mouthShrugUpper mouthSmileLeft mouthSmileRight mouthStretchLeft mouthStretchRight mouthUpperUpLeft "
+    "mouthUpperUpRight noseSneerLeft noseSneerRight tongueOut "
 ).split()
 
 
@@ -186,8 +188,6 @@ def test_jaw_joint_with_correctives_opens_like_the_jaw_shape(head: HeadAsset) ->
 
 
 def _without_correctives(head: HeadAsset) -> HeadAsset:
-    from dataclasses import replace
-
     return replace(head, posedirs=np.zeros_like(head.posedirs))
 
 
@@ -205,8 +205,8 @@ def test_identity_directions_are_of_human_size_and_ordered(head: HeadAsset) -> N
 def test_regions(head: HeadAsset) -> None:
     r = head.regions
     for name in (
-        "face scalp neck ears left_ear right_ear eyes left_eyeball right_eyeball eyelids lips teeth tongue nose forehead "
-        "brows boundary left_iris_ring left_lid_rim right_lid_rim lip_inner_rim lip_outer_rim"
+        "face scalp neck ears left_ear right_ear eyes left_eyeball right_eyeball eyelids lips teeth tongue nose "
+        "forehead brows boundary left_iris_ring left_lid_rim right_lid_rim lip_inner_rim lip_outer_rim"
     ).split():
         assert r[name].any(), name
     covered = sum(r[n].astype(int) for n in ("face", "scalp", "neck", "ears", "mouth_interior"))

@@ -177,7 +177,7 @@ def test_outer_surface_and_eye_opening_of_nested_spheres():
     sheet = np.array([(a, b, 0.013) for b in y for a in x])
     quads = [(r * 4 + c, r * 4 + c + 1, r * 4 + c + 5, r * 4 + c + 4) for r in range(3) for c in range(3) if (r, c) != (1, 1)]
     lids = np.array([t for a, b, c, d in quads for t in ((a, b, c), (a, c, d))])
-    vertices = np.concatenate([sheet, ball.vertices * 0.0125])
+    vertices = np.concatenate([sheet, ball.vertices * 0.0129])  # fills the hole up to its corners
     faces = np.concatenate([lids, ball.faces + len(sheet)])
     eyeball = np.arange(len(faces)) >= len(lids)
     opening = eye_opening(vertices, faces, eyeball, np.zeros(3))

@@ -272,9 +272,10 @@ def test_kernels_work_where_no_cache_can_be_written(monkeypatch):
 def test_cached_kernels_are_found_by_the_next_process(tmp_path):
     """The cache of a folder of one's own fills at the first run; the second compiles nothing."""
     code = (
-        "import torch; from tracker.rendering import get_renderer, cpu_kernels as k;"
-        "get_renderer('cpu').rasterize(torch.eye(4)[None], torch.tensor([[0, 1, 2]], dtype=torch.int32), (8, 8));"
-        "print(sum(k.cover.stats.cache_hits.values()), sum(k.cover.stats.cache_misses.values()))"
+        "import torch; from tracker.rendering import get_renderer; from tracker.rendering import cpu_shading_kernels as k;"
+        "tri = torch.tensor([[0, 1, 2]], dtype=torch.int32);"
+        "get_renderer('cpu').interpolate(torch.rand(1, 3, 2), torch.zeros(1, 8, 8, 4), tri);"
+        "print(sum(k.interpolate.stats.cache_hits.values()), sum(k.interpolate.stats.cache_misses.values()))"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     root = Path(__file__).resolve().parents[1]

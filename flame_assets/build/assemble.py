@@ -67,11 +67,11 @@ def build_head(wheel: Path, say: Callable[[str], None] = print) -> HeadAsset:
 
 
 STEP = 2.0**-20
-"""Displacements are rounded to multiples of this (0.95 µm): rounding noise of the linear algebra does not reach the file."""
+"""Displacements are rounded to multiples of this (0.95 µm), so that rounding noise does not reach the file."""
 
 
 def half(displacements: np.ndarray) -> np.ndarray:
-    """float32 numbers that half precision holds exactly; within 0.008 mm of ``displacements`` below 31 mm, 0.016 mm above."""
+    """float32 numbers that half precision holds exactly; off by up to 0.008 mm below 31 mm, 0.016 mm above."""
     return (np.round(displacements / STEP) * STEP).astype(np.float16).astype(np.float32)
 
 

@@ -15,11 +15,12 @@ from flame_assets.build import eyes, teeth
 from flame_assets.build.loops import QuadMesh
 from flame_assets.build.skin import Skin, cut_skin, triangulate
 from flame_assets.build.source import Source
+from flame_assets.build.texture import Atlas
 
 LEFT_LID_LOOPS = (
     (7748, 7747), (13352, 13353), (6785, 6784), (11465, 11466), (6787, 6786), (6789, 6840), (11515, 11513)
 )  # fmt: skip
-"""Two neighbours on each closed loop around the left eye: lid margin (touches the eyeball), lash line, then outwards."""
+"""Two neighbours on each loop around the left eye: lid margin (touches the eyeball), lash line, then outwards."""
 LEFT_SOCKET_START = (7791, 7792)
 """Two neighbours on the loop where the source's socket begins; it and everything behind is rebuilt."""
 TONGUE_SHIFT = np.array([0.0, -0.0025, -0.0020])
@@ -133,8 +134,6 @@ class Morpher:
         return np.concatenate(pieces)
 
     def _build_faces(self, template: np.ndarray) -> None:
-        from flame_assets.build.texture import Atlas
-
         atlas = Atlas()
         positions = self.vertices(template, self.seats(template))
         corners, quad = triangulate(self.skin.quads, positions)

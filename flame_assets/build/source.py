@@ -1,4 +1,4 @@
-"""Read the MakeHuman body that the wheel carries: one quad mesh, sparse morph targets, bone weights. Text files only."""
+"""Read the MakeHuman body in the wheel: one quad mesh, sparse morph targets, bone weights. Text files only."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Source:
     Attributes:
         vertices: ``(N, 3)`` float64, base mesh in metres, y up, z forward, x to the subject's left.
         quads: ``(Q, 4)`` int, vertex indices.
-        groups: ``(Q,)`` str, name of the part that a quad belongs to (``"body"``, ``"helper-l-eye"``, ``"joint-jaw"`` …).
+        groups: ``(Q,)`` str, the part that a quad belongs to (``"body"``, ``"helper-l-eye"``, ``"joint-jaw"`` …).
         uv: ``(T, 2)`` float64. uv_quads: ``(Q, 4)`` int.
     """
 

@@ -1,8 +1,8 @@
 """Two rows of teeth in place of the source's plain bands.
 
-Each row is a closed band around the dental arch of the source's teeth: up the front, over the biting edge, down the
-back and along the gum, bulging at the middle of each tooth and drawn in between neighbours. It moves with the source's teeth: an
-affine map fitted to those carries it along with identity and jaw.
+Each row is a closed tube around the dental arch of the source's teeth: up the front, over the biting edge, down the
+back and along the gum, bulging at the middle of each tooth and drawn in between neighbours. It moves with the
+source's teeth: an affine map fitted to those carries it along with identity and jaw.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Atlas:
         self._append(_fit(uv[used], SLOTS[slot]), faces.reshape(-1, 3))
 
     def add_skin(self, uv: np.ndarray, uv_faces: np.ndarray) -> None:
-        """Place the skin, island by island (face and scalp, lining of the mouth, neck), turned so that faces are upright.
+        """Place the skin, island by island (face and scalp, lining of the mouth, neck), turned upright.
 
         Raises:
             AssetError: the skin has more islands than there are rectangles.

@@ -163,10 +163,11 @@ def _find_crossings(
     counts = on_picture & behind & (inner[:, 1] > 0) & (inner[:, 1] != outer[:, 1])
 
     chosen = counts.nonzero()[:, 0]
-    # between the same two pixels, for the same facing, the last in this order lies farthest out
+    # between the same two pixels, for the same facing, the last in this order lies farthest out (t may leave [0, 1] by
+    # a little, hence the half)
     extent = torch.where(inner_lower, t, 1 - t)
     gap = lower * 4 + vertical * 2 + inner_lower
-    ranked = (gap * (2 * _EXTENT_STEPS) + ((extent + 0.5) * _EXTENT_STEPS).long())[chosen]  # t may leave [0, 1] a little
+    ranked = (gap * (2 * _EXTENT_STEPS) + ((extent + 0.5) * _EXTENT_STEPS).long())[chosen]
     ranked, order = ranked.sort()
     gap = ranked // (2 * _EXTENT_STEPS)
     outermost = torch.ones_like(gap, dtype=torch.bool)
@@ -184,8 +185,8 @@ def _find_crossings(
 def _one_thread(device: torch.device) -> Iterator[None]:
     """Keep torch to this thread for a while, on the CPU.
 
-    The tensors here are small, and torch's thread pool takes them on all the same. On a busy machine each such call waits
-    for the other threads to get a core: 2 ms of work were seen to take 200. The setting is the calling thread's own.
+    The tensors here are small, and torch's thread pool takes them on all the same. On a busy machine each such call
+    waits for the other threads to get a core: 2 ms of work were seen to take 200. The setting is the calling thread's.
     """
     if device.type != "cpu":
         yield

@@ -1,7 +1,7 @@
 """Memory for large results on the CPU, used again when the last tensor that shows it is gone.
 
-The C library hands blocks beyond some 32 MB back to the system at once, and the page faults of getting them anew cost more
-than drawing into them: eight pictures of 512² took 35 ms with fresh memory and 20 ms with this.
+The C library hands blocks beyond some 32 MB back to the system at once, and the page faults of getting them anew cost as
+much as drawing into them: eight pictures of 512² took 35 ms with fresh memory and 20 ms with this.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 pytorch3d decides coverage and depth; perspective correction is done here, because its own takes depth from one number
 and clip space has two, z and w. Its conventions differ: x points left, row 0 is on top, the shorter side of the picture
-spans [−1, 1], and points with negative depth are dropped. Triangles that cross the near or far plane are left out whole.
+spans [−1, 1], and points with negative depth are dropped. Triangles that cross the near or far plane are left out.
 """
 
 from __future__ import annotations
