@@ -15,6 +15,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from flame_assets.load import cache_folder as head_cache_folder
 from tracker.errors import UserError
 
 EXCERPT = Path(__file__).resolve().parents[1] / "tests" / "data" / "demo_excerpt.mp4"
@@ -116,14 +117,8 @@ def demo_clip(cache: Path | None = None, quiet: bool = False) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where fetched clips are kept: ``$XDG_CACHE_HOME`` or the system's usual place."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA")
-    elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Caches")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME")
-    return Path(base or Path.home() / ".cache") / "densemarks-tracker"
+    """Where fetched clips are kept: ``densemarks-tracker`` in the system's usual place for caches."""
+    return head_cache_folder().parent
 
 
 def _sha256(content: bytes) -> str:
