@@ -15,7 +15,7 @@ import numpy as np
 
 from densemarks_model.crops import HeadCrop, crop_around_landmarks
 from densemarks_model.data.synthetic import accessories, effects, hair, noise, palette
-from densemarks_model.data.synthetic.mesh import HEAD, HAIR_PART, Mesh, vertex_normals
+from densemarks_model.data.synthetic.mesh import HAIR_PART, HEAD, Mesh, vertex_normals
 from densemarks_model.data.synthetic.people import Person, Pose, head_kit, pose_head, random_expression, random_person
 from densemarks_model.data.synthetic.shading import shade
 from tracker.rendering.canvas import MeshCanvas

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from densemarks_model.data.synthetic.mesh import CLOTH, EYE, HAIR, PLASTIC, SKIN
 from tracker.rendering.jit import fast_kernel, inline
 
