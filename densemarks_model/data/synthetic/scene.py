@@ -280,14 +280,15 @@ def _random_lights(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cut_border(image: np.ndarray, visible: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Black out one or two sides, as crops that reach beyond the frame do; in place, returns what is left of the mask."""
-    size, visible = image.shape[0], visible.copy()
-    scale = visible.shape[0] // size
+    """Black out one or two sides, as upright crops that reach beyond a frame do; in place, returns what is left of the mask."""
+    tilt = np.deg2rad(rng.normal(0, 8))  # the frame's against the crop's
+    visible = visible.copy()
     for side in rng.choice(4, rng.choice([1, 2], p=[0.75, 0.25]), replace=False):
-        depth = int(size * rng.uniform(0.03, 0.38))
-        for array, d in ((image, depth), (visible, depth * scale)):
-            view = (array, array[::-1], array.swapaxes(0, 1), array[:, ::-1].swapaxes(0, 1))[side]
-            view[:d] = 0
+        depth, angle = rng.uniform(0.03, 0.38), tilt + side * np.pi / 2
+        for array in (image, visible):
+            position = (np.arange(len(array)) + 0.5) / len(array) - 0.5
+            inward = np.cos(angle) * position[None, :] + np.sin(angle) * position[:, None]
+            array[inward < depth - 0.5] = 0
     return visible
 
 
