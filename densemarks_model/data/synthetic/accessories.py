@@ -54,8 +54,14 @@ def shoulders(person: Person, rng: np.random.Generator) -> list[Mesh]:
     body = body * 1.0 + follow * np.exp(-distance.min(1) / 0.08)[:, None]
     faces = parts["torso_faces"]
     normals = vertex_normals(body, faces)
-    above = body[:, 1] > -0.165
-    inner = body - normals * np.where(above, 0.003, 0.0)[:, None]
+    # what reaches above the neck's cut goes inside, so that the edge that shows is the planar cut and not where two skins cross
+    loop = person.rest[ring].astype(np.float64)
+    centre = loop.mean(0)
+    upward = np.linalg.svd(loop - centre)[2][2]
+    upward = upward * np.sign(upward[1])
+    above = np.maximum((body - centre) @ upward, 0)
+    flat = body - above[:, None] * upward
+    inner = np.where(above[:, None] > 0, centre + 0.9 * (flat - centre), body)
 
     meshes = []
     tone = person.albedo[kit.asset.regions["neck"]].mean(0)
