@@ -27,6 +27,8 @@ setup(
     python_requires=">=3.10",
     packages=packages(),
     package_data={
+        "densemarks_model": ["weights/*", "configs/*.yaml"],
+        "densemarks_model.data.synthetic": ["*.npz"],
         "flame_assets": ["*.npz", "*.task", "*.md"],
         "configs": ["*.yaml"],
     },
@@ -45,9 +47,16 @@ setup(
         "pillow>=10",
         "tqdm>=4.60",
         "psutil>=5.9",
+        "transformers>=5.20,<6",
+        "safetensors>=0.5",
+        "huggingface_hub>=1.0",
+        "openvino>=2025.0",
     ],
     extras_require={
-        "test": ["pytest>=8", "smplx>=0.1.28", "pygltflib>=1.16"],
+        "test": ["pytest>=8", "smplx>=0.1.28", "pygltflib>=1.16", "onnx>=1.17", "tensorboard>=2.17"],
+        # reads the backbone's weights, writes logs; CoTracker3 is the user's own installation
+        "train": ["onnx>=1.17", "tensorboard>=2.17"],
+        "export": ["onnx>=1.17"],
         # nvdiffrast is not on the registry and has its own (non-commercial) licence; docs/rendering.md has its command
         "cuda": ["ninja>=1.11"],
     },
