@@ -175,7 +175,7 @@ class LiteNet(nn.Module):
         """Maps from the tokens and the picture they were made from."""
         patch = self.config.patch_size
         maps = sum(layer(norm(t)) for layer, norm, t in zip(self.tap_layers, self.tap_norms, tokens, strict=True))
-        x = self.coarse(maps.mT.unflatten(2, (images.shape[-2] // patch, images.shape[-1] // patch)))
+        x = self.coarse(maps.transpose(1, 2).unflatten(2, (images.shape[-2] // patch, images.shape[-1] // patch)))
         x = self.middle(_double(self.to_middle(x)))
         x = _double(self.to_fine(x))
         stem = self.stem((images - self.image_mean) / self.image_std)

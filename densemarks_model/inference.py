@@ -1,0 +1,237 @@
+"""Fast inference for one crop at a time: OpenVINO on a CPU, torch with bfloat16 on CUDA, torch where neither is there.
+
+Crops are 8-bit RGB arrays and maps are arrays, so that a tracker that only predicts need not touch torch. The network is
+converted once and kept in the user's cache folder under a name that depends on the weights.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from densemarks_model.errors import ModelError
+
+CACHE_VERSION = "1"
+"""Part of the cached files' names: a new number when conversion changes its results."""
+
+
+@dataclass(frozen=True)
+class Maps:
+    """What :class:`~densemarks_model.prediction.Prediction` says, as arrays at the network's own resolution.
+
+    Pixel (i, j) of a map of side m covers pixels s·j/m to s·(j+1)/m across and s·i/m to s·(i+1)/m down of the crop of side s.
+    """
+
+    coordinates: Float[np.ndarray, "batch h w 3"]
+    confidence: Float[np.ndarray, "batch h w"]
+    surface: Float[np.ndarray, "batch h w"] | None
+    scale: Float[np.ndarray, "batch h w"] | None
+
+
+class FastNetwork(Protocol):
+    """Anything that embeds crops.
+
+    Attributes:
+        image_size: side of the crops, pixels. runtime: what it runs on, for reports.
+    """
+
+    image_size: int
+    runtime: str
+
+    def __call__(self, crops: UInt8[np.ndarray, "batch size size 3"]) -> Maps:
+        """Embed crops of ``image_size`` × ``image_size`` pixels.
+
+        Raises:
+            ModelError: other shapes or types.
+        """
+        ...
+
+
+def fast_network(
+    path_or_name: Path | str = "lite", device: str = "auto", precision: str = "auto", threads: int | None = None, cache: Path | None = None
+) -> FastNetwork:
+    """The fastest way to run a network on this machine.
+
+    Args:
+        path_or_name: as for :func:`densemarks_model.load_network`.
+        device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where torch has it.
+        precision: ``"f32"``, ``"bf16"``, or ``"auto"``: bfloat16 where the processor computes in it.
+        threads: for OpenVINO; as many as there are cores when None.
+        cache: folder for converted networks; the user's cache folder when None.
+
+    Raises:
+        ModelError: as ``load_network``, or settings that do not exist.
+    """
+    if device not in ("auto", "cpu", "cuda") or precision not in ("auto", "f32", "bf16"):
+        raise ModelError(f"no such device or precision: {device!r}, {precision!r}")
+    if device != "cpu":
+        import torch
+
+        if torch.cuda.is_available():
+            return _TorchNetwork(path_or_name, "cuda", bf16=precision != "f32")
+        if device == "cuda":
+            raise ModelError("device cuda: torch finds no CUDA device on this machine")
+    path = _lite_file(path_or_name)
+    if path is None:
+        return _TorchNetwork(path_or_name, "cpu", bf16=False)
+    try:
+        import openvino  # noqa: F401
+    except ImportError:
+        print("note: openvino is not installed; torch is used, which takes two to three times as long", file=sys.stderr)
+        return _TorchNetwork(path_or_name, "cpu", bf16=False)
+    return _OpenVinoNetwork(path, precision, threads, cache or _cache_folder())
+
+
+def _lite_file(path_or_name: Path | str) -> Path | None:
+    """The file of a lite network in safetensors; None for other networks, which torch runs."""
+    from safetensors import SafetensorError, safe_open
+
+    from densemarks_model.checkpoint_files import LITE
+    from densemarks_model.loading import SHIPPED
+
+    path = SHIPPED if str(path_or_name) == "lite" else Path(path_or_name)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            return path if (file.metadata() or {}).get("architecture") == LITE else None
+    except (SafetensorError, OSError, ValueError):
+        return None  # load_network explains what is wrong
+
+
+def _cache_folder() -> Path:
+    from flame_assets.load import cache_folder
+
+    return cache_folder().parent / "networks"
+
+
+class _OpenVinoNetwork:
+    """A lite network on OpenVINO.
+
+    In bfloat16 a coordinate near 1 comes in steps of 1/256, which is a millimetre. So the graph ends before the last layer,
+    a 1 × 1 convolution, and that one is computed here in single precision from the features.
+    """
+
+    def __init__(self, path: Path, precision: str, threads: int | None, cache: Path) -> None:
+        import json
+
+        import openvino as ov
+        from safetensors import safe_open
+
+        with safe_open(str(path), framework="numpy") as file:
+            self.image_size = int(json.loads(file.metadata()["config"])["image_size"])
+            weight, bias = (file.get_tensor(f"last.{k}").astype(np.float32) for k in ("weight", "bias"))
+        self._weight, self._bias = weight[:, :, 0, 0], bias
+        digest = hashlib.sha256(f"{CACHE_VERSION} {ov.__version__}".encode() + path.read_bytes()).hexdigest()
+        core = ov.Core()
+        model = _converted(core, path, cache / f"{digest[:32]}.xml")
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        chosen = ("bf16" if "BF16" in capabilities else "f32") if precision == "auto" else precision
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": chosen}
+        if threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = str(threads)
+        self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+        self.runtime = f"OpenVINO {chosen}"
+
+    def __call__(self, crops: UInt8[np.ndarray, "batch size size 3"]) -> Maps:
+        _check_crops(crops, self.image_size)
+        raw = np.stack([self._last(self._request.infer([crops[k : k + 1]])[0][0]) for k in range(len(crops))])
+        return _maps(raw)
+
+    def _last(self, features: np.ndarray) -> np.ndarray:
+        channels, height, width = features.shape
+        flat = self._weight @ features.reshape(channels, -1) + self._bias[:, None]
+        return flat.T.reshape(height, width, -1)
+
+
+def _maps(raw: np.ndarray) -> Maps:
+    coordinates = np.clip(raw[..., :3] + 0.5, 0, 1)
+    head, surface = (1 / (1 + np.exp(-np.clip(raw[..., k], -60, 60))) for k in (3, 4))
+    return Maps(coordinates, head, surface, np.exp(raw[..., 5] - 3.5))
+
+
+def _converted(core, path: Path, target: Path):
+    """The network in OpenVINO's form, from the cache or made and put there."""
+    if target.is_file() and target.with_suffix(".bin").is_file():
+        try:
+            return core.read_model(target)
+        except RuntimeError:
+            pass  # damaged: made again
+    import openvino as ov
+    import torch
+
+    from densemarks_model.loading import load_network
+
+    network = load_network(path).network
+    size = network.config.image_size
+    model = ov.convert_model(_Features(network).eval(), example_input=torch.zeros(1, size, size, 3, dtype=torch.uint8), input=[1, size, size, 3])
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            ov.save_model(model, Path(folder) / target.name, compress_to_fp16=True)
+            # the weights first: a reader that finds the .xml finds both
+            for suffix in (".bin", ".xml"):
+                os.replace((Path(folder) / target.name).with_suffix(suffix), target.with_suffix(suffix))
+    except OSError:
+        pass  # no room or no right to write: converted each time
+    return model
+
+
+def _check_crops(crops: np.ndarray, size: int) -> None:
+    if not isinstance(crops, np.ndarray) or crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (size, size, 3) or not len(crops):
+        found = f"{crops.dtype} {crops.shape}" if isinstance(crops, np.ndarray) else type(crops).__name__
+        raise ModelError(f"crops must be uint8 (B, {size}, {size}, 3) RGB, not {found}")
+
+
+def _Features(network):
+    """A module from 8-bit channel-last pictures to the features that the network's last layer reads."""
+    import torch
+    from torch import nn
+
+    class Features(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, crops: torch.Tensor) -> torch.Tensor:
+            return self.network(crops.permute(0, 3, 1, 2).float() / 255).features
+
+    return Features()
+
+
+class _TorchNetwork:
+    """Any network on torch."""
+
+    def __init__(self, path_or_name: Path | str, device: str, bf16: bool) -> None:
+        from densemarks_model.lite import LiteNet
+        from densemarks_model.loading import load_network
+
+        self._network = load_network(path_or_name, device).network
+        self._device, self._bf16 = device, bf16
+        self._lite = isinstance(self._network, LiteNet)
+        self.image_size = self._network.config.image_size if self._lite else 512
+        self.runtime = f"torch {device} {'bf16' if bf16 else 'f32'}"
+
+    def __call__(self, crops: UInt8[np.ndarray, "batch size size 3"]) -> Maps:
+        import torch
+
+        _check_crops(crops, self.image_size)
+        images = torch.from_numpy(np.ascontiguousarray(crops)).to(self._device).permute(0, 3, 1, 2).float() / 255
+        with torch.no_grad(), torch.autocast(self._device, torch.bfloat16, enabled=self._bf16):
+            if self._lite:
+                features = self._network(images).features
+                weight, bias = self._network.last.weight[:, :, 0, 0].float(), self._network.last.bias.float()
+                with torch.autocast(self._device, enabled=False):
+                    raw = torch.einsum("oc,bchw->bhwo", weight, features.float()) + bias
+                return _maps(raw.cpu().numpy())
+            got = self._network.predict(images)
+        coordinates = got.coordinates.float().permute(0, 2, 3, 1).cpu().numpy()
+        return Maps(coordinates, got.confidence[:, 0].float().cpu().numpy(), None, None)
