@@ -10,6 +10,7 @@ import hashlib
 import os
 import sys
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -166,13 +167,8 @@ def _converted(core, path: Path, target: Path):
         except RuntimeError:
             pass  # damaged: made again
     import openvino as ov
-    import torch
 
-    from densemarks_model.loading import load_network
-
-    network = load_network(path).network
-    size = network.config.image_size
-    model = ov.convert_model(_Features(network).eval(), example_input=torch.zeros(1, size, size, 3, dtype=torch.uint8), input=[1, size, size, 3])
+    model = _convert(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -182,6 +178,27 @@ def _converted(core, path: Path, target: Path):
                 os.replace((Path(folder) / target.name).with_suffix(suffix), target.with_suffix(suffix))
     except OSError:
         pass  # no room or no right to write: converted each time
+    return model
+
+
+def _convert(path: Path):
+    """Through OpenVINO's own reader of torch modules: ``openvino.convert_model``, which wraps it, reports every use to a server."""
+    import torch
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    from densemarks_model.loading import load_network
+
+    network = load_network(path).network
+    size = network.config.image_size
+    crop = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing notes that shapes become constants, which is wanted
+        reader = FrontEndManager().load_by_framework("pytorch")
+        decoder = TorchScriptPythonDecoder(_Features(network).eval(), example_input=(crop,))  # must outlive the reader's work
+        model = reader.convert(reader.load(decoder))
+    model.reshape([1, size, size, 3])
+    model.validate_nodes_and_infer_types()
     return model
 
 

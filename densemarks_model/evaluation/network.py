@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
-import torch
 from jaxtyping import Float, UInt8
-
-from densemarks_model.prediction import Prediction
 
 CROP_SIZE = 224
 """Side of the crops that networks are measured on, pixels."""
+
+THREADS = 2
+"""Cores that networks are measured on."""
 
 
 @dataclass(frozen=True)
@@ -34,25 +35,28 @@ class Network:
 
     Attributes:
         name: what the user called it. runtime: what runs it and in which precision.
-        run: ``(B, S, S, 3)`` uint8 RGB crops to a :class:`~densemarks_model.Prediction`.
+        run: ``(B, S, S, 3)`` uint8 RGB crops of side ``image_size`` to something with ``coordinates`` ``(B, h, w, 3)`` and
+            ``confidence`` ``(B, h, w)``.
+        image_size: side of the pictures that ``run`` takes, pixels.
     """
 
     name: str
     runtime: str
-    run: Callable[[UInt8[np.ndarray, "batch size size 3"]], Prediction]
+    run: Callable[[UInt8[np.ndarray, "batch size size 3"]], Any]
+    image_size: int = CROP_SIZE
 
     def predict(self, images: UInt8[np.ndarray, "n size size 3"], batch: int = 8) -> Maps:
-        """Maps of any number of crops, ``batch`` at a time."""
+        """Maps of any number of square crops of any size, ``batch`` at a time."""
         coordinates, confidence = [], []
         for start in range(0, len(images), batch):
-            given = self.run(np.ascontiguousarray(images[start : start + batch]))
-            coordinates.append(np.moveaxis(_array(given.coordinates), 1, -1))
-            confidence.append(_array(given.confidence)[:, 0])
+            given = self.run(_resized(np.asarray(images[start : start + batch]), self.image_size))
+            coordinates.append(np.asarray(given.coordinates, np.float32))
+            confidence.append(np.asarray(given.confidence, np.float32))
         return Maps(np.concatenate(coordinates), np.concatenate(confidence))
 
 
 def open_network(name: str) -> Network:
-    """The network as the tracker would run it; plain torch where the fast runtime is not part of this installation.
+    """The network as the tracker would run it on a CPU.
 
     Args:
         name: of a shipped network, or path of a checkpoint.
@@ -60,35 +64,14 @@ def open_network(name: str) -> Network:
     Raises:
         ModelError: no such network, or it cannot be used.
     """
-    try:
-        from densemarks_model.inference import fast_network
-    except ImportError:
-        from densemarks_model import load_network
+    from densemarks_model.inference import fast_network
 
-        return torch_network(load_network(name), name)
-    fast = fast_network(name)
-    return Network(name, _described(fast), fast)
+    fast = fast_network(name, device="cpu", threads=THREADS)
+    return Network(name, fast.runtime, fast, fast.image_size)
 
 
-def torch_network(module: Any, name: str) -> Network:
-    """Wrap a module that has ``predict`` for RGB in [0, 1]."""
-    module = module.eval()
-
-    def run(images: np.ndarray) -> Prediction:
-        with torch.inference_mode():
-            return module.predict(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
-
-    return Network(name, "torch float32", run)
-
-
-def _described(fast: Any) -> str:
-    for attribute in ("description", "runtime"):
-        text = getattr(fast, attribute, None)
-        if isinstance(text, str):
-            precision = getattr(fast, "precision", None)
-            return f"{text} {precision}" if isinstance(precision, str) and precision not in text else text
-    return "fast runtime"
-
-
-def _array(values: Any) -> np.ndarray:
-    return np.asarray(values.detach().cpu().float() if torch.is_tensor(values) else values, np.float32)
+def _resized(images: np.ndarray, size: int) -> np.ndarray:
+    if images.shape[1:3] == (size, size):
+        return np.ascontiguousarray(images)
+    way = cv2.INTER_AREA if images.shape[1] > size else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(image, (size, size), interpolation=way) for image in images])

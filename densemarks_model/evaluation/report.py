@@ -62,7 +62,8 @@ class Evaluation:
         """What, value, 95 % interval, number of things it was measured on."""
         rows = []
         for name, measure in self.synthetic.items():
-            rows.append(_row("synthetic: " + _SYNTHETIC.get(name, _yaw(name, "mean error")), measure, "{:.4f}", "pictures"))
+            label = _SYNTHETIC[name] if name in _SYNTHETIC else _yaw(name, "mean error")
+            rows.append(_row(f"synthetic: {label}", measure, "{:.4f}", "pictures"))
         for name, measure in self.landmarks.items():
             base, inner = name.removesuffix("_inner"), name.endswith("_inner")
             label = f"landmarks{' without irises, lips, lids' if inner else ''}: {_LANDMARKS[base]}"

@@ -8,15 +8,13 @@ import numpy as np
 import torch
 
 from densemarks_model.evaluation.metrics import Measure
-from densemarks_model.evaluation.network import CROP_SIZE, Network
-
-THREADS = 2
+from densemarks_model.evaluation.network import CROP_SIZE, THREADS, Network
 
 
 def evaluate_speed(network: Network, runs: int = 30, seconds: float = 20.0) -> Measure:
     """Median milliseconds for one crop, with its 5th and 95th percentile in place of an interval.
 
-    PyTorch networks run on :data:`THREADS` threads meanwhile; other runtimes keep the number they were opened with.
+    PyTorch runs on two threads meanwhile; other runtimes were opened with as many.
 
     Args:
         runs: how many are timed, after two that are not. seconds: no further run starts after so long.
