@@ -120,6 +120,7 @@ def raw_features(source: Path | None = None) -> FeatureMatcher:
 
     from densemarks_model.lite import IMAGE_MEAN, IMAGE_STD, LiteConfig
 
+    weights = {k: v for k, v in _backbone_weights(source).items() if k != "embeddings.mask_token"}
     config = LiteConfig()
     model = Dinov2Model(
         Dinov2Config(
@@ -128,7 +129,7 @@ def raw_features(source: Path | None = None) -> FeatureMatcher:
         )
     ).eval()  # fmt: skip
     try:
-        model.load_state_dict({k: v for k, v in _backbone_weights(source).items() if k != "embeddings.mask_token"})
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise ModelError(f"{source}: not the weights of a DINOv2 ViT-S/14 ({str(error).splitlines()[-1].strip()})") from error
     mean, std = torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1), torch.tensor(IMAGE_STD).view(1, 3, 1, 1)

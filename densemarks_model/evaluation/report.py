@@ -92,7 +92,7 @@ class Evaluation:
         """The same as a Markdown table."""
         lines = [f"`{self.network}`, {self.runtime}; {self.people} people, {self.frames} frames.", ""]
         lines += ["| | value | 95 % interval | from |", "|---|---:|---:|---:|"]
-        lines += ["| " + " | ".join(r) + " |" for r in self.rows()]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in r) + " |" for r in self.rows()]
         return "\n".join([*lines, "", *(f"- {n}" for n in self.notes)]).rstrip() + "\n"
 
 

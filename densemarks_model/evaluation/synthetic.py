@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def _measures(table: np.ndarray, errors: list[np.ndarray], yaw: np.ndarray, roun
         "median_error": Measure(float(np.median(pixels)) if len(pixels) else float("nan"), count=len(table)),
         "mean_error_surface": ratio(2, 3, everything),
     }
-    for low, high in zip(YAW_EDGES[:-1], YAW_EDGES[1:], strict=True):
+    for low, high in itertools.pairwise(YAW_EDGES):
         rows = (np.abs(yaw) >= low) & (np.abs(yaw) < high)
         if rows.any():
             measures[f"yaw_{low}_{high}"] = ratio(0, 1, rows)

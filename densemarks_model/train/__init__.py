@@ -1,0 +1,1 @@
+"""Training of embedding networks: ``python -m densemarks_model.train --config FILE``."""
