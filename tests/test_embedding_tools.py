@@ -130,7 +130,7 @@ def test_stereo_from_exact_coordinates_is_below_a_millimetre(pair):
     assert error.mean() < 0.001
     assert found.reprojection.max() <= 2.0
     # a camera that is known wrongly: rays pass each other by ten pixels on either side
-    intrinsics = camera(8).intrinsics + [[0, 0, 0], [0, 0, 20], [0, 0, 0]]
+    intrinsics = camera(8).intrinsics + np.array([[0, 0, 0], [0, 0, 20], [0, 0, 0]])
     assert not len(reconstruct(camera(-8), StereoCamera(intrinsics, camera(8).extrinsics), left, right).points)
 
 
@@ -194,15 +194,19 @@ def test_texture_that_the_source_does_not_show_is_not_invented():
 def test_highlights_lie_on_the_region(pair):
     left, _, _ = pair
     head = load_head()
-    warm = heat(left, region_places(head, ["nose"]), reach=0.01)
+    surface, nose = region_places(head, None), region_places(head, ["nose"])
+    warm = heat(left, nose, surface, reach=0.01)
     pixels, depth = camera(-8).project(head.v_template[head.regions["nose"]])
     low, high = pixels.min(0) - 4, pixels.max(0) + 4
     rows, columns = np.nonzero(warm > 0.5)
     assert len(rows) > 100 and (depth > 0).all()
     assert (columns > low[0]).all() and (columns < high[0]).all() and (rows > low[1]).all() and (rows < high[1]).all()
     assert warm[left.confidence == 0].max() == 0
+    # a network that sees everything 0.03 too near still means the nose, not its rim alone
+    near, far = (HeadMaps(left.crop, left.coordinates + np.float32([0, 0, z]), left.confidence) for z in (0.03, 0.3))
+    assert heat(near, nose, surface, 0.01)[warm > 0.5].mean() > 0.6 and heat(far, nose, surface, 0.01).max() < 0.1
     tip = int(head.v_template[:, 2].argmax())
-    at = np.array(np.unravel_index(heat(left, vertex_places(head, [tip]), 0.01).argmax(), warm.shape))[::-1] + 0.5
+    at = np.array(np.unravel_index(heat(left, vertex_places(head, [tip]), surface, 0.01).argmax(), warm.shape))[::-1] + 0.5
     assert np.linalg.norm(at - camera(-8).project(head.v_template[[tip]])[0][0]) < 1.5
 
 

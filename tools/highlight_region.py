@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--network", default="lite", metavar="NAME|PATH", help="embedding network (default: %(default)s)")
     parser.add_argument("--head", type=Path, metavar="PATH", help="head model (default: the one that comes with the project)")
     parser.add_argument("--crop", choices=CROPS, default="face", help="where the head is: found by MediaPipe, or the middle square (default: %(default)s)")
-    parser.add_argument("--reach", type=float, default=0.02, help="distance in the cube at which the heat has fallen to 61 %% (default: %(default)s)")
+    parser.add_argument("--reach", type=float, default=0.02, help="how sharply the heat falls off, cube units (default: %(default)s)")
     parser.add_argument("--size", type=int, default=448, help="side of the heat map, pixels (default: %(default)s)")
     return parser
 
@@ -68,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
         image = read_picture(options.image)
         crop = find_head(image, options.crop, str(options.image))
         maps = embed_head(open_network(options.network), image, crop, options.size)
-        write_picture(options.out, highlight(image, maps, places, options.reach))
+        write_picture(options.out, highlight(image, maps, places, region_places(head, None), options.reach))
     except (ModelError, UserError, AssetError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -78,7 +78,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _places(options: argparse.Namespace, head: HeadAsset) -> np.ndarray:
     if options.region is not None:
-        return region_places(head, [n.strip() for n in options.region.split(",") if n.strip()])
+        names = [n.strip() for n in options.region.split(",") if n.strip()]
+        if not names:
+            raise ModelError("--region: no name given; --list prints them")
+        return region_places(head, names)
     if options.vertices is not None:
         try:
             return vertex_places(head, [int(v) for v in options.vertices.split(",")])

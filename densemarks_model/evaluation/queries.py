@@ -45,36 +45,53 @@ def warp_texture(
     return paste(target, target_maps.crop, colour, opacity)
 
 
-def highlight(image: UInt8[np.ndarray, "h w 3"], maps: HeadMaps, places: Float[np.ndarray, "n 3"], reach: float = 0.02) -> UInt8[np.ndarray, "h w 3"]:
+def highlight(
+    image: UInt8[np.ndarray, "h w 3"], maps: HeadMaps, places: Float[np.ndarray, "n 3"], surface: Float[np.ndarray, "m 3"], reach: float = 0.02
+) -> UInt8[np.ndarray, "h w 3"]:
     """The picture with :data:`MARK` over what lies near ``places`` in the cube, see :func:`heat`."""
-    warm = heat(maps, places, reach)
+    warm = heat(maps, places, surface, reach)
     colour = np.broadcast_to(np.float32(MARK), (*warm.shape, 3))
     return paste(image, maps.crop, colour, 0.75 * warm)
 
 
-def heat(maps: HeadMaps, places: Float[np.ndarray, "n 3"], reach: float = 0.02) -> Float[np.ndarray, "size size"]:
-    """1 at ``places``, falling as a Gaussian of the distance in the cube with standard deviation ``reach``, times confidence."""
-    distance, _ = cKDTree(places).query(maps.coordinates.reshape(-1, 3), distance_upper_bound=4 * reach, workers=-1)
-    warm = np.exp(-0.5 * (distance / reach) ** 2).reshape(maps.confidence.shape)
-    return (warm * _ramp(maps.confidence)).astype(np.float32)
+def heat(
+    maps: HeadMaps, places: Float[np.ndarray, "n 3"], surface: Float[np.ndarray, "m 3"], reach: float = 0.02
+) -> Float[np.ndarray, "size size"]:
+    """How surely each pixel shows one of ``places``: a Gaussian of its distance in the cube, times confidence.
+
+    Predictions lie a little beside the model's surface. So what counts is how much farther ``places`` are than the nearest point of
+    the ``surface``, with standard deviation ``reach``; the distance to the surface itself counts with five times that.
+
+    Args:
+        places, surface: cube coordinates. reach: cube units.
+    """
+    shown = maps.confidence > 0
+    warm = np.zeros(maps.confidence.shape, np.float32)
+    if shown.any():
+        query = maps.coordinates[shown]
+        distance, _ = cKDTree(places).query(query, workers=-1)
+        off, _ = cKDTree(surface).query(query, workers=-1)
+        farther = np.maximum(distance - off, 0)
+        warm[shown] = np.exp(-0.5 * (farther / reach) ** 2 - 0.5 * (off / (5 * reach)) ** 2) * _ramp(maps.confidence[shown])
+    return warm
 
 
-def region_places(head: HeadAsset, names: list[str]) -> Float[np.ndarray, "n 3"]:
-    """Cube coordinates of points all over regions of the head model, a few millimetres apart.
+def region_places(head: HeadAsset, names: list[str] | None) -> Float[np.ndarray, "n 3"]:
+    """Cube coordinates of points all over regions of the head model, a few millimetres apart; of all of it for None.
 
     Raises:
-        ModelError: a region that the head does not have, or one without canonical coordinates.
+        ModelError: a region that the head does not have, or a head without canonical coordinates.
     """
     if head.canonical is None:
         raise ModelError(f"head {head.name!r} has no canonical coordinates")
-    unknown = [n for n in names if n not in head.regions]
+    unknown = [n for n in names or [] if n not in head.regions]
     if unknown:
         raise ModelError(f"--region: the head has no {', '.join(unknown)}; it has {', '.join(sorted(head.regions))}")
-    mask = np.any([head.regions[n] for n in names], axis=0)
+    mask = np.ones(head.n_vertices, bool) if names is None else np.any([head.regions[n] for n in names], axis=0)
     corners = head.canonical[head.faces[mask[head.faces].all(1)]]
     steps = [(i, j, _SUBDIVISION - i - j) for i in range(_SUBDIVISION + 1) for j in range(_SUBDIVISION + 1 - i)]
     inside = np.einsum("sk,fkc->fsc", np.array(steps) / _SUBDIVISION, corners).reshape(-1, 3)
-    return np.unique(np.concatenate([head.canonical[mask], inside]).astype(np.float32), axis=0)
+    return np.concatenate([head.canonical[mask], inside]).astype(np.float32)
 
 
 def vertex_places(head: HeadAsset, vertices: list[int]) -> Float[np.ndarray, "n 3"]:

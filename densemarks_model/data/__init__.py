@@ -1,0 +1,1 @@
+"""Training data: rendered heads, and clips with point tracks."""
