@@ -301,7 +301,7 @@ def test_the_table_shows_every_measure_and_json_has_no_nan():
     result = Evaluation("lite", "torch", {"mean_error": Measure(0.02, 0.01, 0.03, 5), "yaw_0_30": Measure(0.04)})
     result.landmarks = {"spread_rms_inner": Measure(0.0123, count=7)}
     result.transfer = {"lite": {"pck": Measure(0.876), "pck_yaw_20_60": Measure(0.5)}}
-    result.tracks = {"lite": {"epe_mean": Measure(2.5), "epe_gap_5": Measure(float("nan"))}}
+    result.tracks = {"lite": {"epe_mean": Measure(2.5), "epe_gap_5": Measure(float("nan"))}, "stay put": {"epe_mean": Measure(9.0)}}
     result.speed = evaluate_speed(colour_network(), runs=3)
     assert result.speed.count == 3 and result.speed.low <= result.speed.value <= result.speed.high
     text, markdown = result.text(), result.markdown()
@@ -310,5 +310,6 @@ def test_the_table_shows_every_measure_and_json_has_no_nan():
     assert r"\|yaw\| 0°" in markdown  # a bare bar would end the cell
     assert all(line.replace(r"\|", "").count("|") == 5 for line in markdown.splitlines() if line.startswith("|"))
     back = json.loads(json.dumps(result.json(), allow_nan=False))
-    assert back["tracks"]["lite"]["epe_gap_5"]["value"] is None
+    assert back["tracks"]["network"]["epe_gap_5"]["value"] is None
+    assert set(back["tracks"]) == {"network", "stay_put"}
     assert back["synthetic"]["mean_error"] == {"value": 0.02, "interval_95": [0.01, 0.03], "count": 5}

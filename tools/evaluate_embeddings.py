@@ -115,7 +115,12 @@ def _clips(options: argparse.Namespace, result: Evaluation) -> list[Clip]:
 
 
 def _matchers(options: argparse.Namespace, network: Network, result: Evaluation) -> list[Matcher]:
-    matchers: list[Matcher] = [CubeMatcher(network)] + [CubeMatcher(open_network(name)) for name in options.compare]
+    matchers: list[Matcher] = [CubeMatcher(network)]
+    for name in options.compare:
+        other = CubeMatcher(open_network(name))
+        if any(other.name == m.name for m in matchers):
+            other.name = name  # two files of one name: the whole path tells them apart
+        matchers.append(other)
     if not options.no_raw:
         try:
             matchers.append(raw_features(options.backbone))

@@ -5,8 +5,8 @@
     metrics   pure functions from numbers to numbers
     network   one interface to every network, in the precision that the tracker uses
     clips     real faces, cropped; flow: points followed through a clip without any network
-    features  raw features of the frozen backbone, the baseline
+    matchers  the embedding, and raw backbone features as the baseline, behind one interface
     synthetic, landmarks, transfer, tracks, speed   one measure each
     report    table, JSON, Markdown
-    pictures, stereo   for the query tools
+    pictures, queries, stereo   for the query tools
 """

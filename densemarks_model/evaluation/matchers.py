@@ -15,6 +15,9 @@ from densemarks_model.errors import ModelError
 from densemarks_model.evaluation.network import CROP_SIZE, Network
 from densemarks_model.matching import CONFIDENCE, CubeIndex, resize_map, sample_bilinear
 
+RAW_FEATURES, STAY_PUT = "raw DINOv2-S", "stay put"
+"""Names of the two baselines."""
+
 _QUERIES_AT_ONCE = 64
 
 
@@ -97,7 +100,7 @@ class FeatureMatcher:
 class StayPut:
     """Finds every point where it was: what matching must beat for its answer to mean anything."""
 
-    name = "stay put"
+    name = STAY_PUT
 
     def describe(self, images: UInt8[np.ndarray, "n size size 3"]) -> list[None]:
         return [None] * len(images)
@@ -141,7 +144,7 @@ def raw_features(source: Path | None = None) -> FeatureMatcher:
             tokens = model((pictures - mean) / std).last_hidden_state[:, 1:]
         return tokens.unflatten(1, (side, side)).numpy()
 
-    return FeatureMatcher("raw DINOv2-S", extract)
+    return FeatureMatcher(RAW_FEATURES, extract)
 
 
 def _backbone_weights(source: Path | None) -> dict[str, torch.Tensor]:

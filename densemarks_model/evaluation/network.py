@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -34,7 +35,7 @@ class Network:
     """A network to measure.
 
     Attributes:
-        name: what the user called it. runtime: what runs it and in which precision.
+        name: for the table. runtime: what runs it and in which precision.
         run: ``(B, S, S, 3)`` uint8 RGB crops of side ``image_size`` to something with ``coordinates`` ``(B, h, w, 3)`` and
             ``confidence`` ``(B, h, w)``.
         image_size: side of the pictures that ``run`` takes, pixels.
@@ -67,7 +68,7 @@ def open_network(name: str) -> Network:
     from densemarks_model.inference import fast_network
 
     fast = fast_network(name, device="cpu", threads=THREADS)
-    return Network(name, fast.runtime, fast, fast.image_size)
+    return Network(Path(name).name, fast.runtime, fast, fast.image_size)
 
 
 def _resized(images: np.ndarray, size: int) -> np.ndarray:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from densemarks_model.evaluation.matchers import RAW_FEATURES, STAY_PUT
 from densemarks_model.evaluation.metrics import Measure
 
 _SYNTHETIC = {
@@ -44,7 +45,12 @@ class Evaluation:
     details: list[str] = field(default_factory=list)
 
     def json(self) -> dict[str, Any]:
-        """Stable names: part, then (matcher, then) measure."""
+        """Stable names: part, then (matcher, then) measure. The network under test is the matcher ``network``."""
+        keys = {self.network: "network", RAW_FEATURES: "raw_features", STAY_PUT: "stay_put"}
+
+        def nested(part: dict[str, dict[str, Measure]]) -> dict[str, Any]:
+            return {keys.get(n, n): {k: m.json() for k, m in measures.items()} for n, measures in part.items()}
+
         return {
             "network": self.network,
             "runtime": self.runtime,
@@ -52,8 +58,8 @@ class Evaluation:
             "frames": self.frames,
             "synthetic": {k: m.json() for k, m in self.synthetic.items()},
             "landmarks": {k: m.json() for k, m in self.landmarks.items()},
-            "transfer": {n: {k: m.json() for k, m in part.items()} for n, part in self.transfer.items()},
-            "tracks": {n: {k: m.json() for k, m in part.items()} for n, part in self.tracks.items()},
+            "transfer": nested(self.transfer),
+            "tracks": nested(self.tracks),
             "milliseconds_per_crop": self.speed.json() if self.speed else None,
             "notes": self.notes,
         }
