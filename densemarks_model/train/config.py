@@ -175,7 +175,7 @@ def parse_config(values: dict[str, Any], where: str) -> TrainConfig:
     for k, stage in enumerate(config.stages):
         if stage.steps < 1 or stage.synthetic_batch + stage.video_batch < 1:
             raise ModelError(f"{where}: stages[{k}] needs steps and samples")
-        if stage.synthetic_batch and not config.data.synthetic or stage.video_batch and not config.data.videos:
+        if (stage.synthetic_batch and not config.data.synthetic) or (stage.video_batch and not config.data.videos):
             raise ModelError(f"{where}: stages[{k}] wants samples from a folder that data does not name")
     return config
 
