@@ -57,6 +57,13 @@ def test_head_mask_means_skin_and_hair(renderer):
         assert 0.02 < sample.surface.mean() < 0.9
 
 
+def test_a_few_pictures_show_no_head(renderer, monkeypatch):
+    monkeypatch.setattr("densemarks_model.data.synthetic.scene.EMPTY_SHARE", 1.1)
+    sample = renderer.sample(11, 0)
+    assert sample.image.shape == (128, 128, 3) and sample.image.std() > 1
+    assert sample.head.max() == 0 and sample.surface.max() == 0
+
+
 def test_values_continue_from_the_nearest_known_one():
     values = np.zeros((5, 5, 2), np.float32)
     known = np.zeros((5, 5), bool)

@@ -23,6 +23,9 @@ from tracker.rendering.canvas import MeshCanvas
 MARGIN = 1.12
 """How much larger pictures are than the crops of :mod:`densemarks_model.crops`, so that augmentation has room."""
 
+EMPTY_SHARE = 0.03
+"""How many pictures show no head."""
+
 _NEAR, _FAR = 0.03, 30.0
 
 
@@ -87,6 +90,8 @@ class SceneRenderer:
     def sample(self, seed: int, index: int) -> Sample:
         """Picture number ``index`` of the series ``seed``; always the same."""
         rng = np.random.default_rng([seed, index])
+        if np.random.default_rng([seed, index, 1]).random() < EMPTY_SHARE:
+            return self._empty(rng)
         person = random_person(rng)
         expression = random_expression(rng)
         yaw, pitch, roll, pose = _random_pose(rng)
@@ -105,6 +110,14 @@ class SceneRenderer:
         image = effects.degrade(image, rng)
         shown = cv2.resize(visible, (cells, cells), interpolation=cv2.INTER_AREA)
         return Sample(image, coordinates, shown, surface, yaw, pitch)
+
+    def _empty(self, rng: np.random.Generator) -> Sample:
+        """A background alone: networks must learn that there may be no head."""
+        size, cells = self.image_size, self.map_size
+        picture = effects.background(size, rng)
+        image = effects.degrade(effects.develop(picture, np.ones((size, size), bool), rng), rng)
+        nothing = np.zeros((cells, cells), np.float32)
+        return Sample(image, np.full((cells, cells, 3), 0.5, np.float32), nothing, nothing, 0.0, 0.0)
 
     def _dress(self, person: Person, head: Mesh, rotation: np.ndarray, offset: np.ndarray, view: View, rng: np.random.Generator) -> tuple[list[Mesh], int]:
         """Every mesh in camera space, the head first; and how many hands there are."""
