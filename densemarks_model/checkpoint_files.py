@@ -1,11 +1,13 @@
-"""Network files: reading safetensors without trusting them, recognising what is inside, writing our own."""
+"""Network files: reading safetensors without trusting them, telling what does not fit, writing our own."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +18,8 @@ LITE = "densemarks-lite"
 """Value of ``architecture`` in the metadata of lite networks."""
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a ``.safetensors`` file.
+def read_header(path: Path) -> tuple[list[str], dict[str, str]]:
+    """Tensors' names and the metadata of a ``.safetensors`` file, without its tensors.
 
     Raises:
         ModelError: no such file, not this format, or cut short.
@@ -25,38 +27,71 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise ModelError(f"{path}: no such file")
+        raise ModelError(f"{path}: " + ("a folder; give the file in it" if path.is_dir() else "no such file"))
     try:
-        with safe_open(str(path), framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+        # numpy, so that a caller who only predicts need not import torch
+        with safe_open(str(path), framework="numpy") as file:
+            return list(file.keys()), dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(f"{path}: not a complete .safetensors file ({str(error).splitlines()[0]}); download it again") from error
 
 
-def read_training_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a ``.safetensors`` file.
+
+    Raises:
+        ModelError: as :func:`read_header`.
+    """
+    read_header(path)
+    from safetensors.torch import load_file
+
+    return load_file(str(path))
+
+
+def read_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The network's settings in the metadata of a lite network's file.
+
+    Raises:
+        ModelError: there are none, or they cannot be read.
+    """
+    try:
+        settings = json.loads(metadata["config"])
+    except (KeyError, ValueError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise ModelError(f"{path}: its header has no readable \"config\" with the network's settings; write it with save_network")
+    return settings
+
+
+def read_training_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The averaged weights and the network's settings from a checkpoint of ``densemarks_model.train``.
 
     Raises:
         ModelError: not such a file.
     """
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        return state["average"], state["network"]
-    except FileNotFoundError as error:
-        raise ModelError(f"{path}: no such file") from error
     except Exception as error:  # damaged archives raise many types
-        raise ModelError(f"{path}: not a checkpoint of densemarks_model.train ({type(error).__name__})") from error
+        raise ModelError(f"{path}: not a checkpoint of densemarks_model.train, or cut short ({type(error).__name__})") from error
+    weights, settings = (state.get(k) if isinstance(state, dict) else None for k in ("average", "network"))
+    if not isinstance(weights, dict) or not isinstance(settings, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+        raise ModelError(f"{path}: not a checkpoint of densemarks_model.train: it has no averaged weights with settings")
+    return weights, settings
 
 
 def save_network(path: Path, net: nn.Module, metadata: dict[str, str] | None = None) -> None:
     """Write a :class:`~densemarks_model.lite.LiteNet` as half-precision safetensors, complete or not at all.
 
     Raises:
-        ModelError: the file cannot be written.
+        ModelError: the file cannot be written, or a weight is no number in half precision.
     """
     from safetensors.torch import save_file
 
     tensors = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in net.state_dict().items()}
+    if broken := next((k for k, v in tensors.items() if not torch.isfinite(v).all()), None):
+        raise ModelError(f"{path}: not written: {broken} has values that are not finite in half precision")
     about = {"architecture": LITE, "config": json.dumps(net.config.to_dict()), **(metadata or {})}
     path = Path(path)
     try:
@@ -68,16 +103,32 @@ def save_network(path: Path, net: nn.Module, metadata: dict[str, str] | None = N
         raise ModelError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def fit_state(net: nn.Module, state: dict[str, Tensor], where: str) -> None:
-    """Load ``state`` into ``net``, or say in one line what does not fit.
+def check_layout(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor], where: str) -> None:
+    """Say in one line how ``state`` differs from the names and shapes that are ``expected``, if it does.
 
     Raises:
-        ModelError: missing or unknown names, or other shapes.
+        ModelError: missing or unknown names, other shapes, or values that are not finite.
+    """
+    problems = []
+    if missing := [k for k in expected if k not in state]:
+        problems.append(f"{len(missing)} missing (first: {missing[0]})")
+    if unknown := [k for k in state if k not in expected]:
+        problems.append(f"{len(unknown)} unknown (first: {unknown[0]})")
+    if other := [k for k in expected if k in state and tuple(state[k].shape) != tuple(expected[k])]:
+        first = other[0]
+        problems.append(f"{len(other)} of another shape (first: {first} is {tuple(state[first].shape)}, not {tuple(expected[first])})")
+    if problems:
+        raise ModelError(f"{where}: weights of another architecture: {', '.join(problems)}")
+    if broken := next((k for k, v in state.items() if not torch.isfinite(v).all()), None):
+        raise ModelError(f"{where}: {broken} has values that are not finite; the file is damaged, or its training diverged")
+
+
+def fit_state(net: nn.Module, state: dict[str, Tensor], where: str) -> None:
+    """Load ``state`` into ``net``, in the network's own precision.
+
+    Raises:
+        ModelError: what :func:`check_layout` finds.
     """
     own = net.state_dict()
-    missing, unknown = sorted(set(own) - set(state)), sorted(set(state) - set(own))
-    other = [k for k in own if k in state and own[k].shape != state[k].shape]
-    if missing or unknown or other:
-        parts = [f"{len(names)} {what} (first: {names[0]})" for names, what in ((missing, "missing"), (unknown, "unknown"), (other, "of another shape")) if names]
-        raise ModelError(f"{where}: weights of another architecture: {', '.join(parts)}")
+    check_layout({k: tuple(v.shape) for k, v in own.items()}, state, where)
     net.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()})

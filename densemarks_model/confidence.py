@@ -16,6 +16,9 @@ from torch import Tensor
 SLOWEST, FASTEST = 0.5, 12.0
 """Cube lengths per picture side by which coordinates move on heads: one that fills the picture, and one that is a tenth of it."""
 
+GRID = 64
+"""Side of the map that steadiness is judged on, pixels: at a finer one every network's map is smooth, on the background too."""
+
 SURFACE_SIGMA = 0.05
 """Distance from the surface, cube lengths, at which confidence falls to 1/e."""
 
@@ -23,15 +26,19 @@ SURFACE_SIGMA = 0.05
 def regularity(coordinates: Float[Tensor, "batch 3 height width"], window: int = 7) -> Float[Tensor, "batch 1 height width"]:
     """How steadily coordinates move around each pixel, [0, 1].
 
-    In a window around the pixel, coordinates are fitted by a linear function of the pixel's place. The result is the share
+    A larger map is first reduced to about :data:`GRID` pixels, so that the result does not depend on the picture's resolution. In a
+    window around the pixel, coordinates are fitted by a linear function of the pixel's place. The result is the share
     of their variance that the function explains, times a soft test that its slope is a head's (:data:`SLOWEST` to
     :data:`FASTEST`).
 
     Args:
         coordinates: cube coordinates.
-        window: side of the window, pixels, odd.
+        window: side of the window, pixels of the grid, odd.
     """
-    height, width = coordinates.shape[-2:]
+    own = [int(side) for side in coordinates.shape[-2:]]
+    # whole cells and plain averages, which ONNX knows
+    cell = max(round(max(own) / GRID), 1)
+    coordinates = F.avg_pool2d(F.pad(coordinates, (0, -own[1] % cell, 0, -own[0] % cell), mode="replicate"), cell)
     reach = window // 2
     padded = F.pad(coordinates, (reach,) * 4, mode="replicate")
 
@@ -46,10 +53,12 @@ def regularity(coordinates: Float[Tensor, "batch 3 height width"], window: int =
     variance = (mean(padded**2) - mean(padded) ** 2).sum(1, keepdim=True)
     explained = variance_of_steps * (slope_x**2 + slope_y**2).sum(1, keepdim=True)
     share = explained / (variance + 1e-8)
-    slope = (slope_x**2 + slope_y**2).sum(1, keepdim=True).sqrt() * max(height, width)
+    slope = (slope_x**2 + slope_y**2).sum(1, keepdim=True).sqrt() * (max(own) / cell)
     fast_enough = torch.sigmoid(6 * torch.log((slope + 1e-6) / SLOWEST))
     slow_enough = torch.sigmoid(-6 * torch.log((slope + 1e-6) / FASTEST))
-    return (share.clamp(0, 1) ** 2 * fast_enough * slow_enough).clamp(0, 1)
+    steady = (share.clamp(0, 1) ** 2 * fast_enough * slow_enough).clamp(0, 1)
+    rows, columns = (-(-side // cell) * cell for side in own)
+    return F.interpolate(steady, size=(rows, columns), mode="bilinear", align_corners=False)[..., : own[0], : own[1]]
 
 
 def nearness(

@@ -1,6 +1,6 @@
 """Write a network as ONNX: ``python -m densemarks_model.export --network lite --out lite.onnx``.
 
-Input ``images``: (1, 3, S, S) float, RGB in [0, 1]. Outputs: ``coordinates`` (1, 3, h, w) and ``confidence`` (1, 1, h, w); a
+Input ``images``: (1, 3, S, S) float, RGB in [0, 1]; S is the network's own unless ``--size`` says otherwise. Outputs: ``coordinates`` (1, 3, h, w) and ``confidence`` (1, 1, h, w); a
 lite network's also ``surface`` and ``scale``, all at the network's own map size. The file is compared with torch before
 it gets its name.
 """
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from densemarks_model.errors import ModelError
 from densemarks_model.lite import LiteNet
 from densemarks_model.loading import load_network
+from densemarks_model.official import IMAGE_SIZE
 
 TOLERANCE = 1e-3
 """Largest difference from torch that an exported file may have, cube lengths or probabilities."""
@@ -38,18 +39,28 @@ class _Outputs(nn.Module):
         return got.coordinates, got.confidence
 
 
-def export_onnx(network: nn.Module, path: Path) -> float:
+def export_onnx(network: nn.Module, path: Path, size: int | None = None) -> float:
     """Write ``network`` (a LiteNet or OfficialNet) to ``path``; returns the largest difference from torch on noise.
 
+    Args:
+        size: side of the pictures, pixels; what the network is trained for when None. Others must be multiples of the
+            patches' side, and the authors' network takes 512 only.
+
     Raises:
-        ModelError: the ``onnx`` package is missing, the file cannot be written, or it computes something else than torch.
+        ModelError: the ``onnx`` package is missing, a size that the network does not take, the file cannot be written, or it
+            computes something else than torch.
     """
     try:
         import onnx
+        import openvino  # noqa: F401
     except ImportError as error:
-        raise ModelError("exporting needs the onnx package: pip install densemarks-tracker[export]") from error
+        raise ModelError(f"exporting needs the {error.name} package: pip install densemarks-tracker[export]") from error
     lite = isinstance(network, LiteNet)
-    size = network.config.image_size if lite else 512
+    trained = network.config.image_size if lite else IMAGE_SIZE
+    size = trained if size is None else size
+    step = network.config.patch_size if lite else IMAGE_SIZE
+    if size < step or size % step or (not lite and size != IMAGE_SIZE):
+        raise ModelError(f"size {size}: this network takes {'multiples of ' if lite else ''}{step}, best {trained}")
     images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     module = _Outputs(network).eval()
     names = ["coordinates", "confidence", "surface", "scale"] if lite else ["coordinates", "confidence"]
@@ -82,9 +93,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m densemarks_model.export", description="Write an embedding network as ONNX.")
     parser.add_argument("--network", default="lite", help="lite, official, or a file (default: %(default)s)")
     parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.add_argument("--size", type=int, help="side of the pictures, pixels (default: what the network is trained for)")
     options = parser.parse_args(arguments)
     try:
-        difference = export_onnx(load_network(options.network).network, options.out)
+        difference = export_onnx(load_network(options.network).network, options.out, options.size)
     except ModelError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -57,7 +57,12 @@ class FastNetwork(Protocol):
 
 
 def fast_network(
-    path_or_name: Path | str = "lite", device: str = "auto", precision: str = "auto", threads: int | None = None, cache: Path | None = None
+    path_or_name: Path | str = "lite",
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    cache: Path | None = None,
+    surface: Float[np.ndarray, "points 3"] | None = None,
 ) -> FastNetwork:
     """The fastest way to run a network on this machine.
 
@@ -67,22 +72,27 @@ def fast_network(
         precision: ``"f32"``, ``"bf16"``, or ``"auto"``: bfloat16 where the processor computes in it.
         threads: for OpenVINO; as many as there are cores when None.
         cache: folder for converted networks; the user's cache folder when None.
+        surface: for the authors' network only: where the head lies in its cube, see ``OfficialNet.set_surface``.
 
     Raises:
         ModelError: as ``load_network``, or settings that do not exist.
     """
+    if threads is not None and threads < 1:
+        raise ModelError(f"threads must be at least 1, not {threads}")
     if device not in ("auto", "cpu", "cuda") or precision not in ("auto", "f32", "bf16"):
         raise ModelError(f"no such device or precision: {device!r}, {precision!r}")
     if device != "cpu":
         import torch
 
         if torch.cuda.is_available():
-            return _TorchNetwork(path_or_name, "cuda", bf16=precision != "f32")
+            return _TorchNetwork(path_or_name, "cuda", bf16=precision != "f32", surface=surface)
         if device == "cuda":
             raise ModelError("device cuda: torch finds no CUDA device on this machine")
     path = _lite_file(path_or_name)
     if path is None:
-        return _TorchNetwork(path_or_name, "cpu", bf16=False)
+        return _TorchNetwork(path_or_name, "cpu", bf16=False, surface=surface)
+    if surface is not None:
+        raise ModelError(f"{path_or_name}: a lite network has its own mask; surface is for the authors' network")
     try:
         import openvino  # noqa: F401
     except ImportError:
@@ -93,18 +103,15 @@ def fast_network(
 
 def _lite_file(path_or_name: Path | str) -> Path | None:
     """The file of a lite network in safetensors; None for other networks, which torch runs."""
-    from safetensors import SafetensorError, safe_open
-
-    from densemarks_model.checkpoint_files import LITE
+    from densemarks_model.checkpoint_files import LITE, read_header
     from densemarks_model.loading import SHIPPED
 
     path = SHIPPED if str(path_or_name) == "lite" else Path(path_or_name)
     if path.suffix != ".safetensors" or not path.is_file():
         return None
     try:
-        with safe_open(str(path), framework="numpy") as file:
-            return path if (file.metadata() or {}).get("architecture") == LITE else None
-    except (SafetensorError, OSError, ValueError):
+        return path if read_header(path)[1].get("architecture") == LITE else None
+    except ModelError:
         return None  # load_network explains what is wrong
 
 
@@ -122,25 +129,27 @@ class _OpenVinoNetwork:
     """
 
     def __init__(self, path: Path, precision: str, threads: int | None, cache: Path) -> None:
-        import json
-
         import openvino as ov
         from safetensors import safe_open
 
-        with safe_open(str(path), framework="numpy") as file:
-            self.image_size = int(json.loads(file.metadata()["config"])["image_size"])
-            weight, bias = (file.get_tensor(f"last.{k}").astype(np.float32) for k in ("weight", "bias"))
-        self._weight, self._bias = weight[:, :, 0, 0], bias
         digest = hashlib.sha256(f"{CACHE_VERSION} {ov.__version__}".encode() + path.read_bytes()).hexdigest()
         core = ov.Core()
+        # checks the file, too, unless it was converted before
         model = _converted(core, path, cache / f"{digest[:32]}.xml")
+        self.image_size = int(model.input(0).shape[1])
+        with safe_open(str(path), framework="numpy") as file:
+            weight, bias = (file.get_tensor(f"last.{k}").astype(np.float32) for k in ("weight", "bias"))
+        self._weight, self._bias = weight[:, :, 0, 0], bias
         capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         chosen = ("bf16" if "BF16" in capabilities else "f32") if precision == "auto" else precision
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": chosen}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
-        self._request = core.compile_model(model, "CPU", settings).create_infer_request()
-        self.runtime = f"OpenVINO {chosen}"
+        compiled = core.compile_model(model, "CPU", settings)
+        self._request = compiled.create_infer_request()
+        # what it will really compute in: a processor without bfloat16 takes the wish for one and does not follow it
+        actual = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        self.runtime = f"OpenVINO {'f32' if actual in ('f32', 'undefined') else actual}"
 
     def __call__(self, crops: UInt8[np.ndarray, "batch size size 3"]) -> Maps:
         _check_crops(crops, self.image_size)
@@ -177,9 +186,10 @@ def _converted(core, path: Path, target: Path):
             # the weights first: a reader that finds the .xml finds both
             for suffix in (".bin", ".xml"):
                 os.replace((Path(folder) / target.name).with_suffix(suffix), target.with_suffix(suffix))
-    except OSError:
-        pass  # no room or no right to write: converted each time
-    return model
+        # constants were rounded: the first run must give what later ones give
+        return core.read_model(target)
+    except (OSError, RuntimeError):
+        return model  # no room or no right to write: converted each time
 
 
 def _convert(path: Path):
@@ -187,6 +197,7 @@ def _convert(path: Path):
     import torch
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+    from transformers.utils import logging
 
     from densemarks_model.loading import load_network
 
@@ -196,8 +207,13 @@ def _convert(path: Path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing notes that shapes become constants, which is wanted
         reader = FrontEndManager().load_by_framework("pytorch")
-        decoder = TorchScriptPythonDecoder(_Features(network).eval(), example_input=(crop,))  # must outlive the reader's work
-        model = reader.convert(reader.load(decoder))
+        spoken = logging.get_verbosity()
+        logging.set_verbosity_error()  # tracing reads every attribute, and transformers warns about a loss that nobody asked for
+        try:
+            decoder = TorchScriptPythonDecoder(_Features(network).eval(), example_input=(crop,))  # must outlive the reader's work
+            model = reader.convert(reader.load(decoder))
+        finally:
+            logging.set_verbosity(spoken)
     model.reshape([1, size, size, 3])
     model.validate_nodes_and_infer_types()
     return model
@@ -228,7 +244,9 @@ def _Features(network):
 class _TorchNetwork:
     """Any network on torch."""
 
-    def __init__(self, path_or_name: Path | str, device: str, bf16: bool) -> None:
+    def __init__(self, path_or_name: Path | str, device: str, bf16: bool, surface: np.ndarray | None = None) -> None:
+        import torch
+
         from densemarks_model.lite import LiteNet
         from densemarks_model.loading import load_network
 
@@ -236,6 +254,10 @@ class _TorchNetwork:
         self._device, self._bf16 = device, bf16
         self._lite = isinstance(self._network, LiteNet)
         self.image_size = self._network.config.image_size if self._lite else 512
+        if surface is not None:
+            if self._lite:
+                raise ModelError(f"{path_or_name}: a lite network has its own mask; surface is for the authors' network")
+            self._network.set_surface(torch.as_tensor(np.asarray(surface, np.float32)))
         self.runtime = f"torch {device} {'bf16' if bf16 else 'f32'}"
 
     def __call__(self, crops: UInt8[np.ndarray, "batch size size 3"]) -> Maps:

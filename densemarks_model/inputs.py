@@ -29,6 +29,8 @@ def check_images(images: Tensor) -> None:
         raise ModelError(f"images must be floating point in [0, 1], not {images.dtype}; divide 8-bit values by 255")
     if min(images.shape[2:]) < SMALLEST:
         raise ModelError(f"images are {images.shape[3]} x {images.shape[2]} pixels; at least {SMALLEST} x {SMALLEST} are needed")
+    if images.is_meta:
+        raise ModelError("images are on the meta device and have no values")
     low, high = (float(v) for v in torch.aminmax(images.detach()))
     if not (low == low and high == high and abs(low) < float("inf") and abs(high) < float("inf")):
         raise ModelError("images contain values that are not finite")

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from densemarks_model.checkpoint_files import LITE, fit_state, read_safetensors, read_training_checkpoint
+from densemarks_model.checkpoint_files import (
+    LITE,
+    fit_state,
+    read_header,
+    read_settings,
+    read_tensors,
+    read_training_checkpoint,
+)
 from densemarks_model.errors import ModelError
 from densemarks_model.inputs import check_images
 from densemarks_model.prediction import Prediction
@@ -34,13 +41,17 @@ class Embedder(nn.Module):
         self.network, self.name = network, name
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Prediction:
-        """Embed pictures.
+        """Embed pictures, in the network's own precision.
 
         Raises:
-            ModelError: not pictures that the network can look at, see :func:`densemarks_model.inputs.check_images`.
+            ModelError: not pictures that the network can look at, see :func:`densemarks_model.inputs.check_images`, or on
+                another device than the network.
         """
         check_images(images)
-        return self.network.predict(images)
+        weight = next(self.network.parameters())
+        if images.device != weight.device:
+            raise ModelError(f"images are on {images.device} and the network on {weight.device}; move one: images.to({str(weight.device)!r})")
+        return self.network.predict(images.to(weight.dtype))
 
 
 def load_network(path_or_name: Path | str = "lite", device: torch.device | str = "cpu") -> Embedder:
@@ -53,39 +64,61 @@ def load_network(path_or_name: Path | str = "lite", device: torch.device | str =
         device: where to put it.
 
     Raises:
-        ModelError: no such file, damaged, of another architecture, or the download failed.
+        ModelError: no such file, damaged, of another architecture, no such device, or the download failed.
     """
+    target = _device(device)
     name = str(path_or_name)
     if name in ("official", OFFICIAL_REPOSITORY):
         path = _download_official()
     elif name == "lite":
         path = SHIPPED
+        if not path.is_file():
+            raise ModelError(f"{path}: the shipped weights are missing from this installation; reinstall it, or give a file")
     else:
         path = Path(path_or_name)
     network = _from_file(path)
-    return Embedder(network, name).to(device).eval().requires_grad_(False)
+    return Embedder(network, name).to(target).eval().requires_grad_(False)
+
+
+def _device(device: torch.device | str) -> torch.device:
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f"device {device!r}: no such device; cpu, cuda or mps are usual") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {found}: torch finds no CUDA device on this machine; use cpu")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"device {found}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return found
 
 
 def _from_file(path: Path) -> nn.Module:
-    from densemarks_model.lite import LiteConfig, LiteNet
-
     if path.suffix == ".pt":
         state, settings = read_training_checkpoint(path)
-        net = LiteNet(LiteConfig.from_dict(settings))
-        fit_state(net, state, str(path))
-        return net
-    state, metadata = read_safetensors(path)
+        return _lite(settings, state, path)
+    names, metadata = read_header(path)
     architecture = metadata.get("architecture")
     if architecture == LITE:
-        net = LiteNet(LiteConfig.from_dict(json.loads(metadata["config"])))
-        fit_state(net, state, str(path))
-        return net
+        return _lite(read_settings(path, metadata), read_tensors(path), path)
     from densemarks_model.official import OfficialNet, is_official
 
-    if is_official(state):
-        return OfficialNet.from_published(state, str(path))
-    kind = f"a {architecture!r} network" if architecture else f"some other network (it has {next(iter(state), 'nothing')!r})"
+    if is_official(names):
+        return OfficialNet.from_published(read_tensors(path), str(path))
+    kind = f"a {architecture!r} network" if architecture else f"some other network (it has {next(iter(names), 'nothing')!r})"
     raise ModelError(f"{path}: holds {kind}; a lite network of this package or the authors' model.safetensors is needed")
+
+
+def _lite(settings: dict[str, Any], state: dict[str, Tensor], path: Path) -> nn.Module:
+    from densemarks_model.lite import LiteConfig, LiteNet
+
+    try:
+        net = LiteNet(LiteConfig.from_dict(settings))
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except Exception as error:  # values of wrong types fail deep inside, in many ways
+        raise ModelError(f"{path}: its settings describe no lite network ({type(error).__name__}: {str(error).splitlines()[0]})") from error
+    fit_state(net, state, str(path))
+    return net
 
 
 def _download_official() -> Path:

@@ -1,20 +1,22 @@
 """The authors' network: DINOv3 ViT-B/16, DPT neck, one transposed convolution.
 
 Pozdeev et al., *DenseMarks* (ICLR 2026, arXiv 2511.02830). Built from transformers' DINOv3 (Siméoni et al., 2025) and DPT
-(Ranftl et al., ICCV 2021) modules; the published file has DINOv3's own names, which :func:`convert_published` translates.
+(Ranftl et al., ICCV 2021) modules; the published file has DINOv3's own names, which
+:meth:`OfficialNet.from_published` translates.
 The published weights are CC BY-NC 4.0 and not part of this package.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from densemarks_model.checkpoint_files import fit_state
+from densemarks_model.checkpoint_files import check_layout
 from densemarks_model.confidence import nearness, regularity
 from densemarks_model.errors import ModelError
 from densemarks_model.lite import IMAGE_MEAN, IMAGE_STD
@@ -25,22 +27,25 @@ HIDDEN, LAYERS, HEADS, PATCH, REGISTERS = 768, 12, 12, 16, 4
 NECK_WIDTHS, FUSED_WIDTH = [96, 192, 384, 768], 256
 
 _NAMES = (
-    (r"^embedder\.backbone\.cls_token$", "backbone.embeddings.cls_token"),
-    (r"^embedder\.backbone\.storage_tokens$", "backbone.embeddings.register_tokens"),
-    (r"^embedder\.backbone\.mask_token$", "backbone.embeddings.mask_token"),
-    (r"^embedder\.backbone\.patch_embed\.proj\.", "backbone.embeddings.patch_embeddings."),
-    (r"^embedder\.backbone\.blocks\.(\d+)\.norm([12])\.", r"backbone.model.layer.\1.norm\2."),
-    (r"^embedder\.backbone\.blocks\.(\d+)\.attn\.proj\.", r"backbone.model.layer.\1.attention.o_proj."),
-    (r"^embedder\.backbone\.blocks\.(\d+)\.ls([12])\.gamma$", r"backbone.model.layer.\1.layer_scale\2.lambda1"),
-    (r"^embedder\.backbone\.blocks\.(\d+)\.mlp\.fc1\.", r"backbone.model.layer.\1.mlp.up_proj."),
-    (r"^embedder\.backbone\.blocks\.(\d+)\.mlp\.fc2\.", r"backbone.model.layer.\1.mlp.down_proj."),
-    (r"^embedder\.backbone\.norm\.", "backbone.norm."),
-    (r"^embedder\.dpt_neck\.", "neck."),
-    (r"^predictor\.embed_lowres\.", "last."),
+    (r"^backbone\.embeddings\.cls_token$", "embedder.backbone.cls_token"),
+    (r"^backbone\.embeddings\.register_tokens$", "embedder.backbone.storage_tokens"),
+    (r"^backbone\.embeddings\.mask_token$", "embedder.backbone.mask_token"),
+    (r"^backbone\.embeddings\.patch_embeddings\.", "embedder.backbone.patch_embed.proj."),
+    (r"^backbone\.model\.layer\.(\d+)\.norm([12])\.", r"embedder.backbone.blocks.\1.norm\2."),
+    (r"^backbone\.model\.layer\.(\d+)\.attention\.o_proj\.", r"embedder.backbone.blocks.\1.attn.proj."),
+    (r"^backbone\.model\.layer\.(\d+)\.layer_scale([12])\.lambda1$", r"embedder.backbone.blocks.\1.ls\2.gamma"),
+    (r"^backbone\.model\.layer\.(\d+)\.mlp\.up_proj\.", r"embedder.backbone.blocks.\1.mlp.fc1."),
+    (r"^backbone\.model\.layer\.(\d+)\.mlp\.down_proj\.", r"embedder.backbone.blocks.\1.mlp.fc2."),
+    (r"^backbone\.norm\.", "embedder.backbone.norm."),
+    (r"^neck\.", "embedder.dpt_neck."),
+    (r"^last\.", "predictor.embed_lowres."),
 )
-_QKV = re.compile(r"^embedder\.backbone\.blocks\.(\d+)\.attn\.qkv\.(weight|bias|bias_mask)$")
-_CONSTANTS = ("embedder.pixel_mean", "embedder.pixel_std", "embedder.backbone.rope_embed.periods")
-"""Entries that do not change: this module has its own copies."""
+"""This module's names, and the published ones."""
+
+_QKV = re.compile(r"^backbone\.model\.layer\.(\d+)\.attention\.([qkv])_proj\.(weight|bias)$")
+"""Three layers here, one matrix with the rows of queries, keys and values in the published file."""
+
+_MEAN, _STD, _PERIODS = "embedder.pixel_mean", "embedder.pixel_std", "embedder.backbone.rope_embed.periods"
 
 
 class OfficialNet(nn.Module):
@@ -78,10 +83,15 @@ class OfficialNet(nn.Module):
         """The network with the weights of a published ``model.safetensors``.
 
         Raises:
-            ModelError: names or shapes that are not the published ones.
+            ModelError: names or shapes that are not the published ones, or keys with a bias.
         """
         net = OfficialNet()
-        fit_state(net, convert_published(state, where), where)
+        layout = published_layout(net)
+        check_layout(layout, state, where)
+        net.load_state_dict({name: _published_value(name, state, where).reshape(value.shape).float() for name, value in net.state_dict().items()})
+        # constants there, but constants of the file: what they say counts
+        net.image_mean, net.image_std = state[_MEAN].float(), state[_STD].float()
+        net.backbone.rope_embeddings.inv_freq = 1 / state[_PERIODS].float()
         return net
 
     def set_surface(self, points: Float[Tensor, "points 3"] | None) -> None:
@@ -115,50 +125,51 @@ class OfficialNet(nn.Module):
         if own != (IMAGE_SIZE, IMAGE_SIZE):
             images = F.interpolate(images, size=(IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", align_corners=False, antialias=True)
         coordinates = self(images)
-        if own != (IMAGE_SIZE, IMAGE_SIZE):
-            coordinates = F.interpolate(coordinates, size=own, mode="bilinear", align_corners=False)
         confidence = regularity(coordinates)
+        if own != (IMAGE_SIZE, IMAGE_SIZE):
+            maps = F.interpolate(torch.cat([coordinates, confidence], 1), size=own, mode="bilinear", align_corners=False)
+            coordinates, confidence = maps[:, :3], maps[:, 3:]
         if self.surface is not None:
             confidence = confidence * nearness(coordinates, self.surface)
         return Prediction(coordinates, confidence)
 
 
-def is_official(state: dict[str, Tensor]) -> bool:
-    """Whether the names are those of the authors' published file."""
-    return "predictor.embed_lowres.weight" in state and "embedder.backbone.cls_token" in state
+def is_official(names: Collection[str]) -> bool:
+    """Whether the tensors' names are those of the authors' published file."""
+    return "predictor.embed_lowres.weight" in names and "embedder.backbone.cls_token" in names
 
 
-def convert_published(state: dict[str, Tensor], where: str = "checkpoint") -> dict[str, Tensor]:
-    """Published names to this module's.
-
-    Queries, keys and values are one matrix there. Its bias is multiplied by a mask that is zero for the keys.
-
-    Raises:
-        ModelError: a name that the published file does not have, or keys with a bias.
-    """
-    converted: dict[str, Tensor] = {}
-    for key, value in state.items():
-        if key in _CONSTANTS:
-            continue
-        if match := _QKV.match(key):
-            block, kind = match.groups()
-            if kind == "bias_mask":
-                continue
-            if len(value) != 3 * HIDDEN:
-                raise ModelError(f"{where}: {key} has shape {tuple(value.shape)}; the authors' network has {3 * HIDDEN} rows")
-            if kind == "bias" and (mask := state.get(f"{key}_mask")) is not None:
-                value = value * mask
-            for part, name in zip(value.chunk(3), "qkv", strict=True):
-                if name != "k" or kind != "bias":
-                    converted[f"backbone.model.layer.{block}.attention.{name}_proj.{kind}"] = part
-                elif mask is None or part.abs().max() > 0:
-                    raise ModelError(f"{where}: {key} has a bias for the keys; the authors' network masks it out")
-            continue
-        for pattern, ours in _NAMES:
-            name, found = re.subn(pattern, ours, key)
-            if found:
-                converted[name] = value.view(1, 1, -1) if name.endswith("mask_token") else value
-                break
+def published_layout(net: OfficialNet) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the entries of the published file."""
+    layout: dict[str, tuple[int, ...]] = {_MEAN: (1, 3, 1, 1), _STD: (1, 3, 1, 1), _PERIODS: (HIDDEN // HEADS // 4,)}
+    for name, value in net.state_dict().items():
+        if match := _QKV.match(name):
+            fused = f"embedder.backbone.blocks.{match[1]}.attn.qkv."
+            layout |= {f"{fused}weight": (3 * HIDDEN, HIDDEN), f"{fused}bias": (3 * HIDDEN,), f"{fused}bias_mask": (3 * HIDDEN,)}
         else:
-            raise ModelError(f"{where}: {key!r} is not part of the authors' network")
-    return converted
+            layout[_published_name(name)] = (1, HIDDEN) if name.endswith("mask_token") else tuple(value.shape)
+    return layout
+
+
+def _published_name(name: str) -> str:
+    for pattern, published in _NAMES:
+        translated, found = re.subn(pattern, published, name)
+        if found:
+            return translated
+    raise ModelError(f"the installed transformers has an entry {name!r} that the authors' network lacks; install the version in requirements.txt")
+
+
+def _published_value(name: str, state: dict[str, Tensor], where: str) -> Tensor:
+    """What the published file, whose layout is right, says about an entry of this module."""
+    match = _QKV.match(name)
+    if not match:
+        return state[_published_name(name)]
+    block, part, kind = match.groups()
+    fused = f"embedder.backbone.blocks.{block}.attn.qkv.{kind}"
+    if kind == "weight":
+        return state[fused].chunk(3)["qkv".index(part)]
+    # the published layer multiplies its bias by the mask, which is zero for the keys: they have no bias here
+    queries, keys, values = (state[fused] * state[f"{fused}_mask"]).chunk(3)
+    if keys.abs().max() > 0:
+        raise ModelError(f"{where}: {fused}_mask lets a bias of the keys pass, which the authors' network has not")
+    return queries if part == "q" else values

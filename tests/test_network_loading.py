@@ -1,4 +1,4 @@
-"""The door to networks: files recognised, wrong ones refused in one line; fast inference and exports agree with torch."""
+"""The door to networks: files recognised, wrong ones and pictures refused in one line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from safetensors.torch import save_file
 
 from densemarks_model import ModelError, load_network
 from densemarks_model.checkpoint_files import save_network
-from densemarks_model.export import export_onnx, main
-from densemarks_model.inference import fast_network
 from densemarks_model.lite import LiteConfig, LiteNet
 
 TINY = LiteConfig(image_size=56, hidden_size=32, layers=2, heads=2, position_grid=5, taps=(1, 2), widths=(32, 32, 16), stem_width=16)
@@ -100,49 +98,47 @@ def test_the_authors_weights_name_their_licence_and_a_way_without_network(monkey
         load_network("official")
 
 
-@pytest.mark.parametrize("precision, tolerance", [("f32", 2e-3), ("bf16", 0.05)])
-def test_openvino_agrees_with_torch(tiny_file, tmp_path, precision, tolerance):
-    crops = np.random.default_rng(0).integers(0, 255, (2, 56, 56, 3), dtype=np.uint8)
-    fast = fast_network(tiny_file, device="cpu", precision=precision, cache=tmp_path)
-    assert fast.runtime == f"OpenVINO {precision}" and fast.image_size == 56
-    got = fast(crops)
-    network = load_network(tiny_file).network
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_pictures_of_other_precisions_are_taken(tiny_file, dtype):
+    images = torch.rand(1, 3, 64, 64).to(dtype)
+    network = load_network(tiny_file)
+    torch.testing.assert_close(network(images).coordinates, network(images.float()).coordinates)
+
+
+@pytest.mark.parametrize("config", [None, "{", "[1]", "null", '{"patch_size": 0}', '{"hidden_size": "x"}', '{"widths": [1, 2]}', '{"colour": 3}'])
+def test_unusable_settings_are_refused_with_the_files_name(tiny, tmp_path, config):
+    path = tmp_path / "odd.safetensors"
+    save_file(tiny.state_dict(), str(path), {"architecture": "densemarks-lite", **({} if config is None else {"config": config})})
+    with pytest.raises(ModelError, match=r"odd\.safetensors"):
+        load_network(path)
+
+
+def test_weights_that_are_no_numbers_are_neither_loaded_nor_saved(tiny, tmp_path):
+    state = {k: v.clone() for k, v in tiny.state_dict().items()}
+    state["join.bias"][0] = float("nan")
+    save_file(state, str(tmp_path / "nan.safetensors"), {"architecture": "densemarks-lite", "config": json.dumps(TINY.to_dict())})
+    with pytest.raises(ModelError, match=r"join\.bias has values that are not finite"):
+        load_network(tmp_path / "nan.safetensors")
+    large = LiteNet(TINY)
     with torch.no_grad():
-        expected = network.native(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255)
-    np.testing.assert_allclose(got.coordinates, expected.coordinates.permute(0, 2, 3, 1).numpy(), atol=tolerance)
-    np.testing.assert_allclose(got.confidence, expected.confidence[:, 0].numpy(), atol=tolerance)
-    again = fast_network(tiny_file, device="cpu", precision=precision, cache=tmp_path)(crops)  # from the cache
-    np.testing.assert_allclose(again.coordinates, got.coordinates, atol=tolerance)
+        large.join.bias[0] = 1e6  # beyond half precision
+    with pytest.raises(ModelError, match="not written"):
+        save_network(tmp_path / "large.safetensors", large)
+    assert not (tmp_path / "large.safetensors").exists()
 
 
-def test_a_damaged_cache_is_replaced(tiny_file, tmp_path):
-    crops = np.zeros((1, 56, 56, 3), np.uint8)
-    first = fast_network(tiny_file, device="cpu", precision="f32", cache=tmp_path)(crops)
-    for file in tmp_path.glob("*.xml"):
-        file.write_text("<broken")
-    second = fast_network(tiny_file, device="cpu", precision="f32", cache=tmp_path)(crops)
-    np.testing.assert_allclose(first.coordinates, second.coordinates, atol=1e-6)
+def test_training_checkpoints_are_loaded(tiny, tmp_path):
+    torch.save({"average": tiny.state_dict(), "network": TINY.to_dict()}, tmp_path / "good.pt")
+    images = torch.rand(1, 3, 56, 56)
+    torch.testing.assert_close(load_network(tmp_path / "good.pt")(images).coordinates, tiny.predict(images).coordinates)
+    for name, content in (("list", [1]), ("half", {"average": tiny.state_dict()}), ("number", {"average": 3, "network": {}})):
+        torch.save(content, tmp_path / f"{name}.pt")
+        with pytest.raises(ModelError, match=f"{name}.pt: not a checkpoint"):
+            load_network(tmp_path / f"{name}.pt")
 
 
-def test_without_openvino_torch_takes_over(tiny_file, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    fast = fast_network(tiny_file, device="cpu")
-    assert fast.runtime.startswith("torch") and "openvino is not installed" in capsys.readouterr().err
-    assert fast(np.zeros((1, 56, 56, 3), np.uint8)).coordinates.shape == (1, 16, 16, 3)
-
-
-def test_wrong_crops_and_settings_are_named(tiny_file, tmp_path):
-    fast = fast_network(tiny_file, device="cpu", cache=tmp_path)
-    with pytest.raises(ModelError, match=r"uint8 \(B, 56, 56, 3\)"):
-        fast(np.zeros((1, 64, 64, 3), np.uint8))
-    with pytest.raises(ModelError, match="float32"):
-        fast(np.zeros((1, 56, 56, 3), np.float32))
+def test_devices_that_are_not_there_are_named(tiny_file):
     with pytest.raises(ModelError, match="no such device"):
-        fast_network(tiny_file, device="tpu")
-
-
-def test_exports_agree_with_torch(tiny, tmp_path, capsys):
-    assert export_onnx(tiny, tmp_path / "tiny.onnx") < 1e-4
-    assert (tmp_path / "tiny.onnx").stat().st_size > 10_000
-    assert main(["--network", str(tmp_path / "none.safetensors"), "--out", str(tmp_path / "x.onnx")]) == 2
-    assert "no such file" in capsys.readouterr().err and not (tmp_path / "x.onnx").exists()
+        load_network(tiny_file, "warp")
+    with pytest.raises(ModelError, match="CUDA device"):
+        load_network(tiny_file, f"cuda:{max(torch.cuda.device_count(), 0)}")

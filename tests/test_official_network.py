@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from densemarks_model import ModelError, Prediction, load_network
 from densemarks_model.confidence import nearness, regularity
-from densemarks_model.official import OfficialNet, convert_published
+from densemarks_model.official import OfficialNet, published_layout
 
 GOLDEN = Path(__file__).parent / "data" / "official_golden.npz"
 
@@ -62,20 +62,51 @@ def test_the_published_inference_model_is_reproduced(golden, network):
     assert got.confidence.shape == (1, 1, 512, 512) and got.confidence.min() >= 0 and got.confidence.max() <= 1
 
 
-def test_all_258_entries_are_expected(golden):
-    assert len(golden[0]) == 258
-    lacking = {k: v for k, v in golden[0].items() if "blocks.3.norm1.weight" not in k}
-    with pytest.raises(ModelError, match="1 missing"):
-        OfficialNet.from_published(lacking)
-    with pytest.raises(ModelError, match="decoder"):
-        convert_published({**golden[0], "decoder.weight": torch.zeros(1)})
+def test_the_layout_is_the_published_one(golden, network):
+    assert published_layout(network.network) == {k: tuple(v.shape) for k, v in golden[0].items()} and len(golden[0]) == 258
 
 
-def test_a_bias_for_the_keys_is_refused(golden):
-    key = "embedder.backbone.blocks.0.attn.qkv.bias"
-    unmasked = {k: v for k, v in golden[0].items() if not k.endswith("bias_mask")}
-    with pytest.raises(ModelError, match="masks it out"):
-        convert_published({key: unmasked[key]})
+def test_what_does_not_fit_is_named_as_in_the_file(golden):
+    key = "embedder.backbone.blocks.3.attn.qkv.bias_mask"
+    state = {k: v for k, v in golden[0].items() if k != key}
+    state["decoder.weight"] = torch.zeros(1)
+    state["predictor.embed_lowres.bias"] = torch.zeros(4)
+    with pytest.raises(ModelError) as found:
+        OfficialNet.from_published(state, "some.safetensors")
+    message = str(found.value)
+    assert f"1 missing (first: {key})" in message and "1 unknown (first: decoder.weight)" in message
+    assert "predictor.embed_lowres.bias is (4,), not (3,)" in message and message.startswith("some.safetensors")
+
+
+def test_a_mask_that_lets_the_keys_bias_pass_is_refused(golden):
+    key = "embedder.backbone.blocks.0.attn.qkv.bias_mask"
+    with pytest.raises(ModelError, match="bias of the keys"):
+        OfficialNet.from_published({**golden[0], key: torch.ones(2304)})
+
+
+def test_constants_of_the_file_count(golden):
+    changed = {**golden[0], "embedder.pixel_mean": torch.full((1, 3, 1, 1), 0.25)}
+    changed["embedder.backbone.rope_embed.periods"] = 2 * golden[0]["embedder.backbone.rope_embed.periods"]
+    net = OfficialNet.from_published(changed)
+    assert (net.image_mean == 0.25).all()
+    torch.testing.assert_close(1 / net.backbone.rope_embeddings.inv_freq, changed["embedder.backbone.rope_embed.periods"])
+
+
+def test_a_known_surface_lowers_confidence_away_from_it(network, monkeypatch):
+    coordinates = _ball_in_a_picture(64)[0]
+    net = network.network
+    monkeypatch.setattr(net, "forward", lambda images: torch.nn.functional.interpolate(coordinates, size=512, mode="nearest"))
+    without = network(torch.zeros(1, 3, 512, 512))
+    surface = coordinates[0, :, 20, 30][None]
+    try:
+        net.set_surface(surface)
+        got = network(torch.zeros(1, 3, 512, 512))
+    finally:
+        net.set_surface(None)
+    torch.testing.assert_close(got.confidence, without.confidence * nearness(got.coordinates, surface))
+    assert got.confidence[0, 0, 164, 244] > 0.5 > 10 * got.confidence[0, 0, 256, 330]
+    with pytest.raises(ModelError, match="finite points"):
+        net.set_surface(torch.zeros(3))
 
 
 def _ball_in_a_picture(size: int = 96) -> tuple[torch.Tensor, torch.Tensor]:
@@ -97,6 +128,23 @@ def test_confidence_tells_a_head_from_its_background(background):
     far = torch.nn.functional.max_pool2d(inside.float(), 15, 1, 7) == 0
     assert confidence[core].mean() > 0.8
     assert confidence[far].mean() < 0.1
+
+
+def test_confidence_does_not_depend_on_the_pictures_resolution():
+    small, large = (regularity(_ball_in_a_picture(size)[0]) for size in (128, 512))
+    reduced = torch.nn.functional.avg_pool2d(large, 4)
+    assert (small - reduced).abs().mean() < 0.02
+
+
+def test_a_smooth_but_restless_background_gets_no_confidence():
+    """A decoder's maps are smooth from pixel to pixel everywhere; away from the head they turn within a patch or two."""
+    coordinates, inside = _ball_in_a_picture(512)
+    y, x = torch.meshgrid(*(torch.arange(512.0),) * 2, indexing="ij")
+    waves = torch.stack([torch.sin(x / 11 + k) * torch.cos(y / 12 - k) for k in range(3)])
+    confidence = regularity(torch.where(inside, coordinates, 0.5 + 0.15 * waves))
+    core = torch.nn.functional.max_pool2d(1 - inside.float(), 81, 1, 40) == 0
+    far = torch.nn.functional.max_pool2d(inside.float(), 81, 1, 40) == 0
+    assert confidence[core].mean() > 0.8 and confidence[far].mean() < 0.15
 
 
 def test_nearness_is_one_on_the_surface_and_falls_with_the_square_of_distance():

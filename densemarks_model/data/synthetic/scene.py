@@ -97,8 +97,8 @@ class SceneRenderer:
         yaw, pitch, roll, pose = _random_pose(rng)
         head, skull_rotation, skull_offset = pose_head(person, expression, pose)
         view = _random_view(head, yaw, pitch, roll, skull_rotation, rng)
-        meshes, hands = self._dress(person, head, skull_rotation, skull_offset, view, rng)
-        linear, parts = self._draw(meshes, person, view, rng)
+        meshes, hands = self.dress(person, head, skull_rotation, skull_offset, view, rng)
+        linear, parts = self.draw(meshes, person, view, rng)
         coordinates, surface = self._truth(meshes[0], view)
         size, cells = self.image_size, self.map_size
         image = effects.develop(linear, cv2.resize(parts, (size, size), interpolation=cv2.INTER_AREA) > 0.5, rng)
@@ -119,7 +119,7 @@ class SceneRenderer:
         nothing = np.zeros((cells, cells), np.float32)
         return Sample(image, np.full((cells, cells, 3), 0.5, np.float32), nothing, nothing, 0.0, 0.0)
 
-    def _dress(self, person: Person, head: Mesh, rotation: np.ndarray, offset: np.ndarray, view: View, rng: np.random.Generator) -> tuple[list[Mesh], int]:
+    def dress(self, person: Person, head: Mesh, rotation: np.ndarray, offset: np.ndarray, view: View, rng: np.random.Generator) -> tuple[list[Mesh], int]:
         """Every mesh in camera space, the head first; and how many hands there are."""
         worn: list[Mesh] = []
         covered = rng.random() < 0.12
@@ -164,7 +164,7 @@ class SceneRenderer:
             meshes.append(accessories.hand(tone, at, rng))
         return meshes, count
 
-    def _draw(self, meshes: list[Mesh], person: Person, view: View, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def draw(self, meshes: list[Mesh], person: Person, view: View, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Linear picture ``(S, S, 3)`` and coverage ``(2S, 2S)`` by head and hair, rows from the top."""
         counts = np.cumsum([0] + [len(m.vertices) for m in meshes])
         tri = np.concatenate([m.faces + start for m, start in zip(meshes, counts[:-1], strict=True)]).astype(np.int32)
@@ -174,7 +174,7 @@ class SceneRenderer:
         direction = np.concatenate([vertex_normals(m.vertices, m.faces) if m.directions is None else m.directions for m in meshes]).astype(np.float32)
         rest, albedo, details = (np.concatenate([getattr(m, k) for m in meshes]).astype(np.float32) for k in ("rest", "albedo", "details"))
 
-        lights, ambient = _random_lights(rng)
+        lights, ambient = random_lights(rng)
         opaque = position[: counts[-1]]
         shadow, matrix = self._shadow_map(opaque, tri, lights[0, :3])
         rast = self._picture.rasterize(view.clip(position), tri)
@@ -272,7 +272,7 @@ def _random_view(head: Mesh, yaw: float, pitch: float, roll: float, skull: np.nd
     return View(rotation, translation, HeadCrop(crop.center + shift * side, side, crop.roll + tilt), yaw, pitch)
 
 
-def _random_lights(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def random_lights(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Lights ``(L, 7)`` and ambient ``(2, 3)``, see ``shading.shade``."""
     count = int(rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2]))
     lights = np.zeros((count, 7), np.float32)
