@@ -17,7 +17,7 @@ from tracker.config import load_config
 from tracker.fitting.keyframes import SharedFit, fit_shared, spread_frames
 from tracker.fitting.kinematics import HeadPoints
 from tracker.fitting.objective import FaceLandmarks
-from tracker.fitting.observations import LandmarkBatch
+from tracker.fitting.observations import FrameBatch
 from tracker.fitting.rigid import align_scaled_orthographic
 from tracker.fitting.sequence import fit_frames, time_steps
 from tracker.rotations import axis_angle_to_matrix, matrix_to_axis_angle
@@ -61,18 +61,18 @@ def truth(face) -> dict[str, Tensor]:
 
 
 @pytest.fixture(scope="module")
-def batch(face, truth) -> LandmarkBatch:
+def batch(face, truth) -> FrameBatch:
     return observe(face, truth)
 
 
-def observe(face: FaceLandmarks, truth: dict[str, Tensor], noise_px: float = 0.0) -> LandmarkBatch:
+def observe(face: FaceLandmarks, truth: dict[str, Tensor], noise_px: float = 0.0) -> FrameBatch:
     positions = HeadPoints.evaluate(face.points, truth).positions
     pixels, _ = project(positions, FOCAL, CENTRE)
     generator = torch.Generator().manual_seed(1)
     pixels = pixels + noise_px * torch.randn(pixels.shape, generator=generator)
     scale = FOCAL / (1 - positions[..., 2]).mean(1, keepdim=True)
     depth = -(positions[..., 2] - positions[..., 2].mean(1, keepdim=True)) * scale
-    return LandmarkBatch(pixels, depth, torch.arange(len(pixels), dtype=torch.float64) / 25)
+    return FrameBatch(pixels, depth, torch.arange(len(pixels), dtype=torch.float64) / 25)
 
 
 def angle_deg(a: Tensor, b: Tensor) -> Tensor:
@@ -80,9 +80,17 @@ def angle_deg(a: Tensor, b: Tensor) -> Tensor:
     return torch.rad2deg(((relative.diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2).clamp(-1, 1).acos())
 
 
+def share(face, batch, camera, config) -> SharedFit:
+    return fit_shared(face, torch.arange(len(batch)), reader(batch), camera, config)
+
+
+def reader(batch):
+    return lambda frames, dense=True: batch.select(frames)
+
+
 def track(face, batch, config, camera) -> tuple[SharedFit, SimpleNamespace]:
-    shared = fit_shared(face, batch, camera, config)
-    windows = list(fit_frames(face, torch.arange(len(batch)), batch.select, shared, CENTRE, config))
+    shared = share(face, batch, camera, config)
+    windows = list(fit_frames(face, torch.arange(len(batch)), reader(batch), shared, CENTRE, config))
     values = {k: torch.cat([w.values[k] for w in windows]) for k in windows[0].values}
     frames = torch.cat([w.frames for w in windows])
     return shared, SimpleNamespace(frames=frames, error=torch.cat([w.error_percent for w in windows]), **values)
@@ -116,14 +124,14 @@ def test_known_head_is_recovered(face, batch, truth, config):
 
 @pytest.mark.parametrize("factor", [1.4, 0.7])
 def test_unknown_focal_length_moves_towards_the_truth_and_reports_its_doubt(face, batch, config, factor):
-    shared = fit_shared(face, batch, FocalPrior(FOCAL * factor, 0.3, CENTRE), config)
+    shared = share(face, batch, FocalPrior(FOCAL * factor, 0.3, CENTRE), config)
     before, after = math.log(factor), math.log(shared.focal_px / FOCAL)
     assert abs(after) < abs(before) - 0.01  # a little only: perspective is a weak cue, and identity explains most of it
     assert 0 < shared.focal_log_sigma < 0.3
 
 
 def test_given_focal_length_stays(face, batch, config):
-    shared = fit_shared(face, batch, FocalPrior(650.0, 0.0, CENTRE), config)
+    shared = share(face, batch, FocalPrior(650.0, 0.0, CENTRE), config)
     assert shared.focal_px == pytest.approx(650.0, rel=1e-5)
     assert shared.focal_log_sigma == 0
 
@@ -191,7 +199,7 @@ def test_gaps_and_cuts_are_not_smoothed_over(face, batch, config):
     jumped = batch.points.clone()
     jumped[20:] += 400.0
     changed = dataclasses.replace(batch, timestamps=stamps, points=jumped)
-    steps = time_steps(changed, face.rigid_poses(changed, FOCAL, CENTRE), config)
+    steps = time_steps(changed, face.rigid_poses(changed, FOCAL, CENTRE), face, FOCAL, config)
     assert torch.isinf(steps).nonzero()[:, 0].tolist() == [0, 10, 20]
     assert steps[5].item() == pytest.approx(0.04)
 

@@ -54,6 +54,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--landmarker", metavar="PATH", type=Path,
         help="MediaPipe face landmarker .task file (default: the one that comes with the project)",
     )  # fmt: skip
+    model.add_argument(
+        "--network", metavar="NAME|PATH", default="lite",
+        help="embedding network of the presets with a dense term: lite (the one that comes with the project), official (the "
+        "DenseMarks authors', downloaded, non-commercial), or a file",
+    )  # fmt: skip
     camera = model.add_mutually_exclusive_group()
     camera.add_argument("--focal-px", metavar="F", type=float, help="known focal length, pixels of the full frame")
     camera.add_argument("--fov", metavar="DEG", type=float, help="known horizontal field of view, degrees")
@@ -115,6 +120,7 @@ def _run(options: argparse.Namespace) -> int:
         preset=options.preset,
         head=options.head,
         landmarker=options.landmarker,
+        network=options.network,
         focal_px=options.focal_px,
         fov_deg=options.fov,
         intrinsics=options.intrinsics,

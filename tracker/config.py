@@ -119,6 +119,42 @@ class TrackingSettings:
 
 
 @dataclass(frozen=True)
+class DenseSettings:
+    """The dense correspondence term.
+
+    Attributes:
+        enabled: run the embedding network and use what it says.
+        sites: places on the head's surface at which it counts.
+        stride: the network looks at every so-many-th frame that has landmarks, and at each that has none.
+        look_up, compare: use the look-up residual; then refine with render-and-compare.
+        error_floor: expected error that no prediction falls below, cube units (one is about 30 cm).
+        error_inflation: factor on the expected errors, because the places of one face err together.
+        kernel_scale: residuals beyond this many expected errors count less and less (Geman–McClure).
+        outline_inflation: the same factor for the outline; 0 leaves the outline out.
+        min_trust: pixels that show the head with less certainty are left out.
+        landmark_factor: factor on the expected errors of the landmarks that the dense term covers (not lips, lids, irises).
+        keyframe_iterations: solver iterations of the joint fit with the dense term, in each of its two rounds.
+        refine_iterations: solver iterations with the outline in each window.
+        compare_iterations: solver iterations of render-and-compare in each window.
+    """
+
+    enabled: bool = False
+    sites: int = 500
+    stride: int = 1
+    look_up: bool = True
+    compare: bool = False
+    error_floor: float = 0.01
+    error_inflation: float = 2.0
+    outline_inflation: float = 2.0
+    kernel_scale: float = 3.0
+    min_trust: float = 0.3
+    landmark_factor: float = 1.5
+    keyframe_iterations: int = 8
+    refine_iterations: int = 2
+    compare_iterations: int = 3
+
+
+@dataclass(frozen=True)
 class OverlaySettings:
     """The overlay video: opacity of the mesh in [0, 1], and the longer side of each half at most, pixels."""
 
@@ -135,6 +171,7 @@ class TrackerConfig:
     smoothness: SmoothnessSettings = SmoothnessSettings()
     keyframes: KeyframeSettings = KeyframeSettings()
     tracking: TrackingSettings = TrackingSettings()
+    dense: DenseSettings = DenseSettings()
     overlay: OverlaySettings = OverlaySettings()
 
     def solver(self, iterations: int) -> SolverConfig:
@@ -208,7 +245,7 @@ def _number(value: Any, kind: type, path: str, key: str) -> Any:
     if math.isnan(value):
         raise UserError(f"config {path}: '{key}' is not a number")
     signed = key.endswith("_cosine")
-    may_be_zero = signed or key in ("landmarks.kernel_scale", "tracking.lookahead", "overlay.opacity")
+    may_be_zero = signed or key in ("landmarks.kernel_scale", "tracking.lookahead", "overlay.opacity", "dense.outline_inflation")
     if not signed and (value < 0 or (value == 0 and not may_be_zero)):
         raise UserError(f"config {path}: '{key}' must be {'at least 0' if may_be_zero else 'positive'}, not {value!r}")
     return kind(value)

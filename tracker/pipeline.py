@@ -1,6 +1,6 @@
 """From a video to a finished folder: the one place that knows the order of things.
 
-    decode + detect landmarks  →  keyframes: identity, focal length  →  every frame  →  track  →  exports
+    decode + landmarks + embedding  →  keyframes: identity, focal length  →  every frame  →  track  →  exports
 
 Each step hands the next plain data. The video is decoded twice (once to detect, once to draw) rather than kept: what
 is held in memory does not grow with its length, but for about one kilobyte of parameters per frame.
@@ -19,14 +19,19 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from densemarks_model.errors import ModelError
 from flame_assets.asset import AssetError, HeadAsset
 from flame_assets.load import load_head
 from tracker.camera import FocalPrior, focal_prior
 from tracker.config import TrackerConfig
+from tracker.dense.embedder import HeadEmbedder
+from tracker.dense.embedding_store import EmbeddingStore
+from tracker.dense.reading import read_dense
+from tracker.dense.sites import DenseSites, spread_sites
 from tracker.errors import UserError
 from tracker.fitting.keyframes import SharedFit, fit_shared
 from tracker.fitting.objective import FaceLandmarks
-from tracker.fitting.observations import LandmarkBatch
+from tracker.fitting.observations import FrameBatch
 from tracker.fitting.sequence import FrameFits, fit_frames
 from tracker.landmarks.mediapipe_detector import FaceLandmarker
 from tracker.landmarks.store import LandmarkStore
@@ -37,6 +42,9 @@ from tracker.workspace import result_folder
 
 # Keyframes are chosen among at most this many frames, evenly spread over the video.
 _KEYFRAME_CANDIDATES = 1000
+
+# Confidence at most of frames whose face no detector found and the dense term alone tracked.
+_DENSE_ONLY_CONFIDENCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,7 @@ class Request:
     preset: str = "fast"
     head: Path | None = None
     landmarker: Path | None = None
+    network: str = "lite"
     focal_px: float | None = None
     fov_deg: float | None = None
     intrinsics: Path | None = None
@@ -85,30 +94,37 @@ def track_video(request: Request) -> RunReport:
 def _track(request: Request, device: str, clock: StageClock) -> RunReport:
     try:
         asset = load_head(request.head)
-        face = FaceLandmarks.build(asset, request.config.landmarks, device)
-    except AssetError as error:
+        sites = spread_sites(asset, request.config.dense.sites) if request.config.dense.enabled else None
+        face = FaceLandmarks.build(asset, request.config.landmarks, device, sites)
+        embedder = None if sites is None else HeadEmbedder(request.network, device, asset, sites)
+    except (AssetError, ModelError) as error:
         raise UserError(str(error)) from error
     name = request.name or request.video.resolve().stem or "video"
-    with result_folder(request.out, name) as (staging, scratch), LandmarkStore(scratch) as store:
-        with clock.stage("landmarks"):
-            facts = detect(request, store)
+    with (
+        result_folder(request.out, name) as (staging, scratch),
+        LandmarkStore(scratch) as store,
+        EmbeddingStore(scratch) as embeddings,
+    ):
+        facts = observe(request, store, embeddings, embedder, clock)
         camera_prior = focal_prior(facts.width, facts.height, request.focal_px, request.fov_deg, request.intrinsics)
-        found = torch.as_tensor(np.flatnonzero(store.found))
-        if len(found) == 0:
+        found = store.found
+        if not found.any():
             raise UserError(
                 f"{request.video}: no face was found in any of its {len(store)} frames; the face must be larger than about "
                 "40 pixels and not turned away"
             )
 
-        def read(frames: torch.Tensor) -> LandmarkBatch:
-            return read_batch(store, frames.cpu().numpy(), face)
+        def read(frames: torch.Tensor, dense: bool = True) -> FrameBatch:
+            return read_batch(store, frames.cpu().numpy(), face, embeddings if dense else None, sites, request.config)
 
         with clock.stage("keyframes"):
-            stride = math.ceil(len(found) / _KEYFRAME_CANDIDATES)
-            shared = fit_shared(face, read(found[::stride]), camera_prior, request.config)
+            offered = np.flatnonzero(found)
+            offered = offered[:: math.ceil(len(offered) / _KEYFRAME_CANDIDATES)]
+            shared = fit_shared(face, torch.as_tensor(offered), read, camera_prior, request.config)
         with clock.stage("frames"):
-            windows = fit_frames(face, found, read, shared, camera_prior.principal_point, request.config)
-            fits = list(_progress(windows, len(found), "fit", request.quiet))
+            tracked = torch.as_tensor([f for f in range(len(store)) if found[f] or f in embeddings])
+            windows = fit_frames(face, tracked, read, shared, camera_prior.principal_point, request.config)
+            fits = list(_progress(windows, len(tracked), "fit", request.quiet))
         track, error = assemble(store, facts, fits, shared, camera_prior, asset, request.config)
         files = write_outputs(request, staging, track, asset, clock)
 
@@ -126,7 +142,7 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
             seconds=clock.seconds,
             total_seconds=clock.total,
             peak_memory_mb=peak_memory_mb(),
-            notes=(*facts.notes, *_notes(track)),
+            notes=(*facts.notes, *_notes(track, store.found)),
         )
         (staging / "summary.json").write_text(json.dumps(report.json(), indent=2) + "\n", encoding="utf-8")
     return report
@@ -155,20 +171,50 @@ def choose_device(wanted: str) -> str:
     return wanted if wanted != "auto" else "cpu"
 
 
-def detect(request: Request, store: LandmarkStore) -> VideoFacts:
-    """First pass: landmarks of every frame into ``store``."""
+def observe(
+    request: Request, store: LandmarkStore, embeddings: EmbeddingStore, embedder: HeadEmbedder | None, clock: StageClock
+) -> VideoFacts:
+    """First pass: landmarks of every frame into ``store``, and what the network says into ``embeddings``."""
+    stride = request.config.dense.stride
     with open_video(request.video, max_frames=request.max_frames) as video:
         # known at once: a focal length that cannot be must not cost the user the whole first pass
         focal_prior(video.width, video.height, request.focal_px, request.fov_deg, request.intrinsics)
-        with FaceLandmarker(request.landmarker) as detector:
-            for frame in tqdm(video, total=video.frame_count, desc="landmarks", unit="frame", disable=request.quiet):
-                store.append(frame.timestamp, detector.detect(frame.image, frame.timestamp))
+        since = stride  # frames since the network looked last
+        with clock.stage("landmarks"):
+            detector = FaceLandmarker(request.landmarker)
+        with detector:
+            frames = iter(tqdm(video, total=video.frame_count, desc="look", unit="frame", disable=request.quiet))
+            while True:
+                with clock.stage("landmarks"):
+                    frame = next(frames, None)
+                    if frame is None:
+                        break
+                    detection = detector.detect(frame.image, frame.timestamp)
+                    store.append(frame.timestamp, detection)
+                if embedder is None:
+                    continue
+                with clock.stage("network"):
+                    since += 1
+                    if detection is not None and since < stride:
+                        embedder.follow(detection)
+                        continue
+                    record = embedder.embed(frame.image, detection)
+                    if record is not None:
+                        embeddings.put(len(store) - 1, record)
+                        since = 0 if detection is not None else stride
         notes = (f"{video.problem}; the {len(store)} frames that decode were tracked",) if video.problem else ()
         return VideoFacts(video.width, video.height, video.frame_rate, notes)
 
 
-def read_batch(store: LandmarkStore, frames: np.ndarray, face: FaceLandmarks) -> LandmarkBatch:
-    """Landmarks of some frames as tensors on the head's device; blendshape scores start heads that share their names."""
+def read_batch(
+    store: LandmarkStore,
+    frames: np.ndarray,
+    face: FaceLandmarks,
+    embeddings: EmbeddingStore | None,
+    sites: DenseSites | None,
+    config: TrackerConfig,
+) -> FrameBatch:
+    """What is known of some frames as tensors on the head's device; blendshape scores start heads that share their names."""
     like = {"dtype": face.head.dtype, "device": face.head.device}
     records = store.read(frames)
     guess = None
@@ -177,11 +223,20 @@ def read_batch(store: LandmarkStore, frames: np.ndarray, face: FaceLandmarks) ->
     if any(c >= 0 for c in columns):
         scores = np.concatenate([records.blendshapes, np.zeros((len(frames), 1))], axis=1)
         guess = torch.as_tensor(scores[:, columns], **like)
-    return LandmarkBatch(
+    dense = None
+    if embeddings is not None and sites is not None:
+        stride = config.dense.stride
+        around = {g for f in frames.tolist() for g in range(f - stride, f + stride + 1)} if stride > 1 else set()
+        near = np.array(sorted(g for g in around if g in embeddings and store.found[g]), int)
+        neighbours = dict(zip(near.tolist(), store.read(near).points, strict=True)) if len(near) else {}
+        dense = read_dense(embeddings, frames, records.points, neighbours, sites, config.dense.error_floor, like)
+    return FrameBatch(
         points=torch.as_tensor(records.points, **like),
         depth=torch.as_tensor(records.depth, **like),
         timestamps=torch.as_tensor(records.timestamps, dtype=torch.float64, device=face.head.device),
         expression_guess=guess,
+        found=torch.as_tensor(store.found[frames], device=face.head.device),
+        dense=dense,
     )
 
 
@@ -218,6 +273,7 @@ def assemble(
 
     # a detection counts fully up to 2 % error, and not at all at the limit that makes it invalid
     quality = np.clip((config.tracking.max_error_percent - error) / (config.tracking.max_error_percent - 2), 0, 1)
+    detected = np.where(store.found, store.confidence, _DENSE_ONLY_CONFIDENCE)
     return (
         HeadTrack(
             rotation=column("rotation", 3),
@@ -232,7 +288,7 @@ def assemble(
             image_size=np.array([facts.height, facts.width]),
             timestamps=np.asarray(store.timestamps),
             valid=valid,
-            confidence=np.where(valid, quality * store.confidence, 0.0),
+            confidence=np.where(valid, quality * detected, 0.0),
             timestep_id=np.array([f"{t:05d}" for t in range(total)]),
             expression_names=asset.expression_names,
             head_name=asset.name,
@@ -280,7 +336,10 @@ def write_outputs(
     return files
 
 
-def _notes(track: HeadTrack) -> Iterator[str]:
+def _notes(track: HeadTrack, found: np.ndarray) -> Iterator[str]:
+    blind = int((track.valid & ~found).sum())
+    if blind:
+        yield f"{blind} frames have no detected face and were tracked by the dense term alone, with confidence at most {_DENSE_ONLY_CONFIDENCE:g}"
     missing = int((~track.valid).sum())
     if missing:
         yield f"{missing} frames have no tracked head; they hold the nearest tracked frame's values, with valid=False"

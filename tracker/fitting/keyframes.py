@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -13,18 +14,26 @@ from tracker.camera import FocalPrior
 from tracker.config import TrackerConfig
 from tracker.fitting.objective import (
     FaceLandmarks,
+    compare_terms,
+    dense_terms,
     frame_variables,
     identity_terms,
     initial_values,
     landmark_term,
     prior_terms,
 )
-from tracker.fitting.observations import LandmarkBatch
+from tracker.fitting.observations import FrameBatch
 from tracker.fitting.rigid import RigidPose
 from tracker.fitting.solver import Solution, Term, Values, Variable, solve
 
 # Landmarks are re-weighted by visibility once the poses are known better than the closed form gives them.
 _ROUNDS = 2
+
+
+class ReadFrames(Protocol):
+    """Gives what is known of some frames, with the dense correspondences or without."""
+
+    def __call__(self, frames: Tensor, dense: bool = True) -> FrameBatch: ...
 
 
 @dataclass(frozen=True)
@@ -36,7 +45,7 @@ class SharedFit:
         focal_px: pixels.
         focal_log_sigma: posterior standard deviation of ``log(focal)``, 0 when it was given.
         solution: the solver's report on the keyframes.
-        keyframes: positions of the keyframes in the batch that was offered.
+        keyframes: their frame numbers.
     """
 
     identity: Float[Tensor, "identity"]
@@ -61,16 +70,29 @@ def spread_frames(features: Float[Tensor, "frames k"], count: int) -> Tensor:
 
 
 def fit_shared(
-    face: FaceLandmarks, candidates: LandmarkBatch, camera: FocalPrior, config: TrackerConfig
+    face: FaceLandmarks,
+    offered: Tensor,
+    read: ReadFrames,
+    camera: FocalPrior,
+    config: TrackerConfig,
 ) -> SharedFit:
-    """Choose keyframes among ``candidates`` and solve identity, focal length and the keyframes' own parameters."""
+    """Choose keyframes among the ``offered`` frames and solve identity, focal length and the keyframes' own parameters.
+
+    Args:
+        face: the head at its landmarks and dense places.
+        offered: numbers of frames with landmarks.
+        read: gives what is known of some frames.
+        camera: what is known of the camera.
+        config: settings.
+    """
     principal_point = camera.principal_point
+    candidates = read(offered, False)
     poses = face.rigid_poses(candidates, camera.focal_px, principal_point)
     features = [poses.rotation / 0.3]  # 0.3 rad of turn counts like one fully raised expression
     if candidates.expression_guess is not None:
         features.append(candidates.expression_guess)
     keyframes = spread_frames(torch.cat(features, dim=1), config.keyframes.count)
-    batch = candidates.select(keyframes)
+    batch = read(offered[keyframes.cpu()], True)
     poses = face.rigid_poses(batch, camera.focal_px, principal_point)
 
     local = frame_variables(face.head, config)
@@ -87,25 +109,60 @@ def fit_shared(
 
     for _ in range(_ROUNDS):
         terms = [
-            landmark_term(face, batch, poses, config.landmarks, principal_point),
+            landmark_term(face, batch, poses, config, principal_point),
             *prior_terms(local, config.priors, face.head),
             *identity_terms(config.priors, camera),
         ]
         solution = solve(terms, [*local, *shared], values, config.solver(config.keyframes.iterations))
         values = solution.values
         poses = RigidPose(values["rotation"], values["translation"], poses.pixels_per_metre)
+    if face.dense is not None and batch.dense is not None:
+        solution = _add_dense(face, batch, poses, [*local, *shared], values, camera, config)
+        values = solution.values
     return SharedFit(
         identity=values["shape"],
         focal_px=float(values["log_focal"].exp()),
         focal_log_sigma=_focal_sigma(solution, camera),
         solution=solution,
-        keyframes=keyframes,
+        keyframes=offered[keyframes.cpu()],
     )
+
+
+def _add_dense(
+    face: FaceLandmarks,
+    batch: FrameBatch,
+    poses: RigidPose,
+    variables: list[Variable],
+    values: Values,
+    camera: FocalPrior,
+    config: TrackerConfig,
+) -> Solution:
+    """Go on from the landmarks' solution with the dense term, which sees the whole head."""
+    principal_point, settings = camera.principal_point, config.dense
+    local = [v for v in variables if not v.shared]
+    shared_terms = [*prior_terms(local, config.priors, face.head), *identity_terms(config.priors, camera)]
+    for _ in range(_ROUNDS):
+        terms = [
+            landmark_term(face, batch, poses, config, principal_point),
+            *dense_terms(face, batch, poses, settings, principal_point, values),
+            *shared_terms,
+        ]
+        solution = solve(terms, variables, values, config.solver(settings.keyframe_iterations))
+        values = solution.values
+        poses = RigidPose(values["rotation"], values["translation"], poses.pixels_per_metre)
+    if settings.compare:
+        terms = [
+            landmark_term(face, batch, poses, config, principal_point),
+            *compare_terms(face, batch, values, settings, principal_point),
+            *shared_terms,
+        ]
+        solution = solve(terms, variables, values, config.solver(settings.keyframe_iterations))
+    return solution
 
 
 def _settle_pose(
     face: FaceLandmarks,
-    batch: LandmarkBatch,
+    batch: FrameBatch,
     poses: RigidPose,
     config: TrackerConfig,
     principal_point: tuple[float, float],
@@ -114,7 +171,8 @@ def _settle_pose(
     """Rigid pose and expression first: identity must not explain a pose that is still wrong."""
     local = frame_variables(face.head, config)
     terms: list[Term] = [
-        landmark_term(face, batch, poses, config.landmarks, principal_point),
+        landmark_term(face, batch, poses, config, principal_point),
+        *dense_terms(face, batch, poses, config.dense, principal_point),
         *prior_terms(local, config.priors, face.head),
     ]
     rigid = [v for v in local if v.name in ("rotation", "translation")]

@@ -10,7 +10,7 @@ with A_j the joints' transforms. They are tested against automatic differentiati
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -47,8 +47,13 @@ class HeadPoints:
     translation: Float[Tensor, "frames 3"]
 
     @staticmethod
-    def evaluate(model: HeadModel, values: Mapping[str, Tensor]) -> HeadPoints:
-        """Forward pass. ``values`` needs rotation and translation ``(F, 3)``; the other head parameters are optional."""
+    def evaluate(
+        model: HeadModel, values: Mapping[str, Tensor], offsets: Float[Tensor, "frames n 3"] | None = None
+    ) -> HeadPoints:
+        """Forward pass. ``values`` needs rotation and translation ``(F, 3)``; the other head parameters are optional.
+
+        ``offsets`` are added to the points in the rest frame, metres.
+        """
         rotation, translation = values["rotation"], values["translation"]
         frames = rotation.shape[0]
         zero = rotation.new_zeros(frames, 3)
@@ -57,12 +62,14 @@ class HeadPoints:
         shape = values.get("shape", rotation.new_zeros(model.n_identity))
         expression = values.get("expr")
         posed = model.with_shape(shape, expression).with_pose(rotation, neck, jaw, eyes)
-        linear, offsets = posed.joint_transforms()
+        if offsets is not None:
+            posed = replace(posed, vertices=posed.vertices + offsets)
+        linear, shifts = posed.joint_transforms()
         blended = torch.einsum("nj,fjab->fnab", model.weights, linear)
         vertices = posed.vertices.expand(frames, -1, 3)
-        positions = (blended @ vertices[..., None])[..., 0] + model.weights @ offsets + translation[:, None]
+        positions = (blended @ vertices[..., None])[..., 0] + model.weights @ shifts + translation[:, None]
         axis_angles = torch.stack([rotation, neck, jaw, eyes[:, :3], eyes[:, 3:]], dim=1)
-        return HeadPoints(model, posed, axis_angles, positions, linear, offsets, translation)
+        return HeadPoints(model, posed, axis_angles, positions, linear, shifts, translation)
 
     def jacobians(
         self, rows: Float[Tensor, "frames n k 3"], wanted: frozenset[str]

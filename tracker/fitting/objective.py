@@ -1,9 +1,9 @@
-"""The landmark objective: which residuals a batch of frames gets, and how much each counts."""
+"""The objective: which residuals a batch of frames gets, and how much each counts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,24 +13,32 @@ from torch import Tensor
 
 from flame_assets.asset import AssetError, HeadAsset
 from tracker.camera import CAMERA_POSITION, FocalPrior
-from tracker.config import LandmarkSettings, PriorSettings, SmoothnessSettings, TrackerConfig
-from tracker.fitting.observations import LandmarkBatch
+from tracker.config import DenseSettings, LandmarkSettings, PriorSettings, SmoothnessSettings, TrackerConfig
+from tracker.dense.sites import DenseSites
+from tracker.fitting.dense import DenseBatch, DenseSurface, embedding_term, look_up_term, outline_term
+from tracker.fitting.observations import FrameBatch
 from tracker.fitting.residuals import DifferenceResidual, LandmarkResidual, PriorResidual, SmoothnessResidual
-from tracker.fitting.rigid import RigidPose, align_scaled_orthographic
+from tracker.fitting.rigid import RigidPose, align_affine, align_scaled_orthographic, rigid_error
 from tracker.fitting.robust import GemanMcClure
 from tracker.fitting.solver import Term, Values, Variable
+from tracker.fitting.visibility import visible_places
 from tracker.head_model import HeadModel
 from tracker.landmarks.landmark_schemes import INTER_OCULAR, landmark_groups
+from tracker.rendering import get_renderer
 from tracker.rotations import axis_angle_to_matrix
 
 # Landmarks that speech and expression hardly move, for the closed-form pose: forehead, nose, eye corners, cheekbones.
 _STABLE = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 33, 133, 362, 263, 127, 356, 234, 454, 93, 323, 116, 345, 50, 280)
+# Groups that stay with the landmarks where a network speaks of the rest of the head.
+_LANDMARK_LED = ("lips", "lids", "irises", "brows")
+# The closed-form pose from the dense places replaces the landmarks' where it explains those places this much better.
+_CLEARLY_BETTER = 0.7
 _DTYPE = torch.float32  # residuals and Jacobians; the normal equations are accumulated in double precision
 
 
 @dataclass(frozen=True)
 class FaceLandmarks:
-    """A head seen at its landmarks, with what the objective needs to weigh them.
+    """A head seen at its landmarks (and at its dense places), with what the objective needs to weigh them.
 
     Attributes:
         head: the whole head model.
@@ -39,6 +47,8 @@ class FaceLandmarks:
         expected_error: in units of the inter-ocular distance.
         normals: outward surface normals in the rest frame.
         stable: rows of the landmarks that fix the rigid pose.
+        coverable: 1 for landmarks whose place the dense term covers too, 0 for those of lips, lids, irises and brows.
+        dense: the head at its dense places, or None.
     """
 
     head: HeadModel
@@ -47,10 +57,17 @@ class FaceLandmarks:
     expected_error: Float[Tensor, "n"]
     normals: Float[Tensor, "n 3"]
     stable: Tensor
+    coverable: Float[Tensor, "n"]
+    dense: DenseSurface | None = None
 
     @staticmethod
-    def build(asset: HeadAsset, settings: LandmarkSettings, device: torch.device | str = "cpu") -> FaceLandmarks:
-        """Restrict ``asset`` to its MediaPipe landmarks.
+    def build(
+        asset: HeadAsset,
+        settings: LandmarkSettings,
+        device: torch.device | str = "cpu",
+        sites: DenseSites | None = None,
+    ) -> FaceLandmarks:
+        """Restrict ``asset`` to its MediaPipe landmarks, and to ``sites`` where they are given.
 
         Raises:
             AssetError: the head brings no MediaPipe embedding.
@@ -62,9 +79,10 @@ class FaceLandmarks:
         corners = asset.v_template[asset.faces[embedding.faces]].astype(np.float64)
         normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
         normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
-        error = np.full(478, settings.error_percent["default"])
+        error, coverable = np.full(478, settings.error_percent["default"]), np.ones(478)
         for group, numbers in landmark_groups().items():
             error[list(numbers)] = settings.error_percent[group]
+            coverable[list(numbers)] = group not in _LANDMARK_LED
         return FaceLandmarks(
             head=head,
             points=head.at_points(embedding),
@@ -72,6 +90,8 @@ class FaceLandmarks:
             expected_error=torch.as_tensor(error[embedding.indices] / 100, dtype=_DTYPE, device=device),
             normals=torch.as_tensor(normals, dtype=_DTYPE, device=device),
             stable=torch.as_tensor(np.flatnonzero(np.isin(embedding.indices, _STABLE)), device=device),
+            coverable=torch.as_tensor(coverable[embedding.indices], dtype=_DTYPE, device=device),
+            dense=None if sites is None else DenseSurface.build(asset, head, sites),
         )
 
     def inter_ocular_m(self, identity: Float[Tensor, "identity"] | None = None) -> float:
@@ -83,14 +103,38 @@ class FaceLandmarks:
         return float((shaped[where[0]] - shaped[where[1]]).norm())
 
     def rigid_poses(
-        self, batch: LandmarkBatch, focal_px: float, principal_point: tuple[float, float], identity: Tensor | None = None
+        self, batch: FrameBatch, focal_px: float, principal_point: tuple[float, float], identity: Tensor | None = None
     ) -> RigidPose:
-        """Closed-form head poses of a batch, from the landmarks that expressions leave alone."""
+        """Closed-form head poses of a batch, from the landmarks that expressions leave alone.
+
+        Where no landmarks were found, or the dense places contradict them, from the dense places.
+        """
         rows = self.stable if len(self.stable) >= 6 else torch.arange(len(self.numbers), device=self.numbers.device)
         rest = self.points.with_shape(self.points.template.new_zeros(0) if identity is None else identity)
         numbers = self.numbers[rows]
-        return align_scaled_orthographic(
+        poses = align_scaled_orthographic(
             rest.vertices[rows], rest.joints[0], batch.points[:, numbers], batch.depth[:, numbers], focal_px, principal_point
+        )
+        if self.dense is None or batch.dense is None or not bool(batch.dense.seen.any()):
+            return poses
+        return self._with_dense_poses(poses, batch, batch.dense, focal_px, principal_point, identity)
+
+    def _with_dense_poses(
+        self, poses: RigidPose, batch: FrameBatch, seen: DenseBatch, focal_px: float,
+        principal_point: tuple[float, float], identity: Tensor | None,
+    ) -> RigidPose:  # fmt: skip
+        assert self.dense is not None
+        surface = self.dense.points.with_shape(self.points.template.new_zeros(0) if identity is None else identity)
+        places = surface.vertices + seen.offsets
+        trust = (seen.precision > 0).to(places)
+        found = align_affine(places, surface.joints[0], seen.pixels, trust, focal_px, principal_point)
+        before = rigid_error(poses, places, surface.joints[0], seen.pixels, trust, focal_px, principal_point)
+        after = rigid_error(found, places, surface.joints[0], seen.pixels, trust, focal_px, principal_point)
+        use = seen.seen & (~batch.has_landmarks | (after < _CLEARLY_BETTER * before))
+        return RigidPose(
+            torch.where(use[:, None], found.rotation, poses.rotation),
+            torch.where(use[:, None], found.translation, poses.translation),
+            torch.where(use, found.pixels_per_metre, poses.pixels_per_metre),
         )
 
     def visibility(self, rotation: Tensor, translation: Tensor, settings: LandmarkSettings) -> Float[Tensor, "frames n"]:
@@ -110,17 +154,56 @@ class FaceLandmarks:
 
 def landmark_term(
     face: FaceLandmarks,
-    batch: LandmarkBatch,
+    batch: FrameBatch,
     poses: RigidPose,
-    settings: LandmarkSettings,
+    config: TrackerConfig,
     principal_point: tuple[float, float],
 ) -> Term:
     """Reprojection of the landmarks; errors are judged relative to each frame's face size, seen frontally."""
+    settings = config.landmarks
     unit_px = poses.pixels_per_metre * face.inter_ocular_m()
     trust = face.visibility(poses.rotation, poses.translation, settings) * batch.iris_trust()[:, face.numbers]
+    trust = trust * batch.has_landmarks.to(trust)[:, None]
     precision = trust.sqrt() / (face.expected_error * unit_px[:, None])
+    if batch.dense is not None:
+        covered = batch.dense.seen.to(trust)[:, None] * face.coverable
+        precision = precision / (1 + (config.dense.landmark_factor - 1) * covered)
     residual = LandmarkResidual(face.points, batch.points[:, face.numbers], precision, principal_point)
     return Term("landmarks", residual, GemanMcClure(settings.kernel_scale) if settings.kernel_scale else None)
+
+
+def dense_terms(
+    face: FaceLandmarks,
+    batch: FrameBatch,
+    poses: RigidPose,
+    settings: DenseSettings,
+    principal_point: tuple[float, float],
+    values: Mapping[str, Tensor] | None = None,
+) -> list[Term]:
+    """The look-up term, and the outline's where ``values`` are near enough to tell which places lie on it."""
+    if face.dense is None or batch.dense is None:
+        return []
+    terms = []
+    if settings.look_up:
+        terms.append(look_up_term(face.dense, batch.dense, poses, settings, principal_point))
+    if values is not None and settings.outline_inflation > 0:
+        terms.append(outline_term(face.dense, batch.dense, values, settings, principal_point))
+    return terms
+
+
+def compare_terms(
+    face: FaceLandmarks,
+    batch: FrameBatch,
+    values: Mapping[str, Tensor],
+    settings: DenseSettings,
+    principal_point: tuple[float, float],
+) -> list[Term]:
+    """Render-and-compare at the places that are visible at ``values``."""
+    if face.dense is None or batch.dense is None:
+        return []
+    renderer = get_renderer("auto", face.head.device)
+    visible = visible_places(face.head, face.dense, batch.dense, values, principal_point, renderer)
+    return [embedding_term(face.dense, batch.dense, values, settings, principal_point, visible)]
 
 
 def frame_variables(head: HeadModel, config: TrackerConfig) -> list[Variable]:
@@ -194,7 +277,7 @@ def identity_terms(priors: PriorSettings, camera: FocalPrior) -> list[Term]:
     return terms
 
 
-def initial_values(face: FaceLandmarks, batch: LandmarkBatch, poses: RigidPose, config: TrackerConfig) -> Values:
+def initial_values(face: FaceLandmarks, batch: FrameBatch, poses: RigidPose, config: TrackerConfig) -> Values:
     """Starting values of the frame variables for a batch."""
     frames, head = len(batch), face.head
     zeros = poses.rotation.new_zeros

@@ -1,12 +1,14 @@
-"""What the fit sees of the video: detected landmarks of a batch of frames, as tensors."""
+"""What the fit sees of the video: landmarks and dense correspondences of a batch of frames, as tensors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tracker.fitting.dense import DenseBatch
 from tracker.landmarks.landmark_schemes import INTER_OCULAR, LEFT_IRIS, RIGHT_IRIS
 
 # Outer and inner corners, upper and lower lid mid-points, in MediaPipe's numbering; left and right are the subject's.
@@ -17,33 +19,48 @@ _CLOSED_RATIO, _OPEN_RATIO = 0.08, 0.18
 
 
 @dataclass(frozen=True)
-class LandmarkBatch:
-    """MediaPipe's 478 landmarks in F frames that have a face.
+class FrameBatch:
+    """MediaPipe's 478 landmarks in F frames, and what the embedding network said.
 
     Attributes:
         points: full-frame pixels.
         depth: towards the camera is negative, same scale as the pixels; the origin is arbitrary.
         timestamps: seconds, in double precision (a long video needs it).
         expression_guess: first values for the head's expression coefficients, or None.
+        found: frames whose landmarks were found; None for all of them. Where not, the landmarks' numbers mean nothing.
+        dense: dense correspondences, or None.
     """
 
     points: Float[Tensor, "frames 478 2"]
     depth: Float[Tensor, "frames 478"]
     timestamps: Float[Tensor, "frames"]
     expression_guess: Float[Tensor, "frames expression"] | None = None
+    found: Bool[Tensor, "frames"] | None = None
+    dense: DenseBatch | None = None
 
     def __len__(self) -> int:
         return len(self.points)
 
-    def select(self, frames: Tensor) -> LandmarkBatch:
+    def select(self, frames: Tensor) -> FrameBatch:
         """The same for some of the frames."""
-        guess = None if self.expression_guess is None else self.expression_guess[frames]
-        return LandmarkBatch(self.points[frames], self.depth[frames], self.timestamps[frames], guess)
+        return FrameBatch(
+            self.points[frames],
+            self.depth[frames],
+            self.timestamps[frames],
+            None if self.expression_guess is None else self.expression_guess[frames],
+            None if self.found is None else self.found[frames],
+            None if self.dense is None else self.dense.select(frames),
+        )
 
     def inter_ocular_px(self) -> Float[Tensor, "frames"]:
         """Distance of the outer eye corners in the picture, pixels."""
         left, right = INTER_OCULAR
         return (self.points[:, left] - self.points[:, right]).norm(dim=-1)
+
+    @property
+    def has_landmarks(self) -> Bool[Tensor, "frames"]:
+        """Frames whose landmarks were found."""
+        return torch.ones_like(self.timestamps, dtype=torch.bool) if self.found is None else self.found
 
     def iris_trust(self) -> Float[Tensor, "frames 478"]:
         """1 everywhere but at irises, where it falls to 0 as the eye closes."""

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tracker.camera import CAMERA_POSITION
-from tracker.rotations import matrix_to_axis_angle
+from tracker.camera import CAMERA_POSITION, project
+from tracker.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,7 @@ def align_scaled_orthographic(
         focal_px: sets the distance that goes with the scale.
         principal_point: pixels.
     """
-    observed = torch.stack(
-        [pixels[..., 0] - principal_point[0], principal_point[1] - pixels[..., 1], -depth], dim=-1
-    )
+    observed = torch.cat([_from_principal_point(pixels, principal_point), -depth[..., None]], dim=-1)
     model_mean, observed_mean = model_points.mean(0), observed.mean(1)
     model_centred = model_points - model_mean
     covariance = torch.einsum("fna,nb->fab", observed - observed_mean[:, None], model_centred) / len(model_points)
@@ -58,9 +56,82 @@ def align_scaled_orthographic(
     matrix = u @ torch.diag_embed(sign) @ vt
     scale = ((singular * sign).sum(-1) / model_centred.square().sum(-1).mean()).clamp_min(1e-6)
 
-    in_camera = torch.stack(
-        [observed_mean[:, 0] / scale, observed_mean[:, 1] / scale, -focal_px / scale], dim=-1
-    )  # where the landmarks' mean must stand
-    turned_mean = torch.einsum("fab,b->fa", matrix, model_mean - root_joint) + root_joint
+    return _placed(matrix, scale, model_mean.expand(len(scale), 3), observed_mean[:, :2], root_joint, focal_px)
+
+
+def align_affine(
+    points: Float[Tensor, "frames n 3"],
+    root_joint: Float[Tensor, "3"],
+    pixels: Float[Tensor, "frames n 2"],
+    weight: Float[Tensor, "frames n"],
+    focal_px: float,
+    principal_point: tuple[float, float],
+) -> RigidPose:
+    """Scaled-orthographic pose from points and pixels alone: affine camera by re-weighted least squares, then the nearest
+    rotation (Hartley and Zisserman, *Multiple view geometry*, 7.2, and orthogonal Procrustes). No start is needed.
+
+    Args:
+        points: rest-frame points, metres.
+        root_joint: the joint that the head's rotation turns about.
+        pixels: where they were seen.
+        weight: 0 for points that were not.
+        focal_px: sets the distance that goes with the scale.
+        principal_point: pixels.
+    """
+    seen = _from_principal_point(pixels, principal_point)
+    w = weight
+    for _ in range(4):
+        total = w.sum(1).clamp_min(1e-9)
+        model_mean = torch.einsum("fn,fna->fa", w, points) / total[:, None]
+        seen_mean = torch.einsum("fn,fna->fa", w, seen) / total[:, None]
+        x, y = points - model_mean[:, None], seen - seen_mean[:, None]
+        spread = torch.einsum("fn,fna,fnb->fab", w, x, x) / total[:, None, None]
+        # a little of the identity holds the direction that flat or missing points leave open
+        spread = spread + (1e-4 * spread.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-9))[:, None, None] * torch.eye(3).to(x)
+        across = torch.einsum("fn,fna,fnb->fab", w, y, x) / total[:, None, None]
+        camera = across @ torch.linalg.inv(spread)
+        error = (torch.einsum("fab,fnb->fna", camera, x) - y).norm(dim=-1)
+        typical = _median_where(error, weight > 0).clamp_min(1e-6)[:, None]
+        w = weight / (1 + (error / (2 * typical)).square()).square()
+    u, singular, vt = torch.linalg.svd(camera, full_matrices=False)
+    two_rows = u @ vt
+    matrix = torch.cat([two_rows, torch.linalg.cross(two_rows[:, :1], two_rows[:, 1:])], dim=1)
+    return _placed(matrix, singular.mean(1).clamp_min(1e-6), model_mean, seen_mean, root_joint, focal_px)
+
+
+def rigid_error(
+    poses: RigidPose,
+    points: Float[Tensor, "frames n 3"],
+    root_joint: Float[Tensor, "3"],
+    pixels: Float[Tensor, "frames n 2"],
+    weight: Float[Tensor, "frames n"],
+    focal_px: float,
+    principal_point: tuple[float, float],
+) -> Float[Tensor, "frames"]:
+    """Median distance in pixels between rigidly posed points and where they were seen (weight above 0); inf without any."""
+    rotation = axis_angle_to_matrix(poses.rotation)
+    world = torch.einsum("fab,fnb->fna", rotation, points - root_joint) + root_joint + poses.translation[:, None]
+    projected, _ = project(world, focal_px, principal_point)
+    return _median_where((projected - pixels).norm(dim=-1), weight > 0)
+
+
+def _median_where(values: Float[Tensor, "frames n"], mask: Tensor) -> Float[Tensor, "frames"]:
+    """Median of each row's values where ``mask`` is true; infinite for rows without any."""
+    ordered = torch.where(mask, values, torch.inf).sort(dim=1).values
+    middle = ((mask.sum(1) - 1).clamp_min(0) // 2)[:, None]
+    return ordered.gather(1, middle)[:, 0]
+
+
+def _from_principal_point(pixels: Tensor, principal_point: tuple[float, float]) -> Tensor:
+    """Relative to the principal point, y up."""
+    return torch.stack([pixels[..., 0] - principal_point[0], principal_point[1] - pixels[..., 1]], dim=-1)
+
+
+def _placed(
+    matrix: Tensor, scale: Tensor, model_mean: Tensor, seen_mean: Tensor, root_joint: Tensor, focal_px: float
+) -> RigidPose:
+    """The pose that turns the head by ``matrix`` and puts ``model_mean`` on the line of sight through ``seen_mean``."""
+    in_camera = torch.stack([seen_mean[:, 0] / scale, seen_mean[:, 1] / scale, -focal_px / scale], dim=-1)
+    turned_mean = torch.einsum("fab,fb->fa", matrix, model_mean - root_joint) + root_joint
     translation = in_camera + in_camera.new_tensor(CAMERA_POSITION) - turned_mean
     return RigidPose(matrix_to_axis_angle(matrix), translation, scale)

@@ -7,7 +7,7 @@ ones of the next window, so that every frame is smoothed with a past and a futur
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,19 +16,22 @@ from torch import Tensor
 
 from tracker.camera import project
 from tracker.config import TrackerConfig
-from tracker.fitting.keyframes import SharedFit
+from tracker.fitting.keyframes import ReadFrames, SharedFit
 from tracker.fitting.kinematics import HeadPoints
 from tracker.fitting.objective import (
     FaceLandmarks,
+    compare_terms,
+    dense_terms,
     frame_variables,
     initial_values,
     landmark_term,
     prior_terms,
     smoothness_terms,
 )
-from tracker.fitting.observations import LandmarkBatch
+from tracker.fitting.observations import FrameBatch
 from tracker.fitting.rigid import RigidPose
 from tracker.fitting.solver import Linearization, Term, Variable, solve
+from tracker.head_model import HeadModel
 from tracker.rotations import axis_angle_to_matrix
 
 # A head turns or moves this much between two frames only at a cut (or when another person is picked up).
@@ -44,7 +47,8 @@ class FrameFits:
     Attributes:
         frames: their positions in the sequence.
         values: per-frame parameters, VHAP's names.
-        error_percent: median landmark error of each frame, in percent of its inter-ocular distance.
+        error_percent: median landmark error of each frame, in percent of its inter-ocular distance; the dense places'
+            error where no landmarks were found.
     """
 
     frames: Tensor
@@ -55,7 +59,7 @@ class FrameFits:
 def fit_frames(
     face: FaceLandmarks,
     frames: Tensor,
-    read: Callable[[Tensor], LandmarkBatch],
+    read: ReadFrames,
     shared: SharedFit,
     principal_point: tuple[float, float],
     config: TrackerConfig,
@@ -65,7 +69,7 @@ def fit_frames(
     Args:
         face: the head at its landmarks.
         frames: positions of the frames that have a face, increasing.
-        read: gives the landmarks at some positions; only one window's are held at a time.
+        read: gives what is known of some frames; only one window's is held at a time.
         shared: identity and focal length, constant here.
         principal_point: pixels.
         config: settings.
@@ -74,7 +78,7 @@ def fit_frames(
     variables = frame_variables(face.head, config)
     constants = {"shape": shared.identity, "log_focal": shared.identity.new_tensor([shared.focal_px]).log()}
     # the identity is fixed from here on: bake it into the landmarks' template once
-    face = _with_identity(face, shared.identity)
+    face = with_identity(face, shared.identity)
     constants["shape"] = shared.identity[:0]
 
     last: dict[str, Tensor] | None = None  # the last finished frame, (1, d) each
@@ -129,7 +133,7 @@ class AnchorResidual:
 
 def _solve_window(
     face: FaceLandmarks,
-    batch: LandmarkBatch,
+    batch: FrameBatch,
     poses: RigidPose,
     variables: list[Variable],
     values: dict[str, Tensor],
@@ -137,46 +141,92 @@ def _solve_window(
     principal_point: tuple[float, float],
     config: TrackerConfig,
 ) -> dict[str, Tensor]:
-    terms = [
-        landmark_term(face, batch, poses, config.landmarks, principal_point),
+    focal_px = float(values["log_focal"].exp())
+    settled = [
         *prior_terms(variables, config.priors, face.head),
-        *smoothness_terms(variables, config.smoothness, time_steps(batch, poses, config)),
+        *smoothness_terms(variables, config.smoothness, time_steps(batch, poses, face, focal_px, config)),
         *extra,
     ]
-    return solve(terms, variables, values, config.solver(config.tracking.iterations)).values
+    terms = [
+        landmark_term(face, batch, poses, config, principal_point),
+        *dense_terms(face, batch, poses, config.dense, principal_point),
+        *settled,
+    ]
+    values = solve(terms, variables, values, config.solver(config.tracking.iterations)).values
+    if face.dense is not None and batch.dense is not None and config.dense.outline_inflation > 0:
+        poses = RigidPose(values["rotation"], values["translation"], poses.pixels_per_metre)
+        terms = [
+            landmark_term(face, batch, poses, config, principal_point),
+            *dense_terms(face, batch, poses, config.dense, principal_point, values),
+            *settled,
+        ]
+        values = solve(terms, variables, values, config.solver(config.dense.refine_iterations)).values
+    if config.dense.compare and face.dense is not None and batch.dense is not None:
+        poses = RigidPose(values["rotation"], values["translation"], poses.pixels_per_metre)
+        terms = [
+            landmark_term(face, batch, poses, config, principal_point),
+            *compare_terms(face, batch, values, config.dense, principal_point),
+            *settled,
+        ]
+        values = solve(terms, variables, values, config.solver(config.dense.compare_iterations)).values
+    return values
 
 
-def time_steps(batch: LandmarkBatch, poses: RigidPose, config: TrackerConfig) -> Float[Tensor, "frames"]:
+def time_steps(
+    batch: FrameBatch,
+    poses: RigidPose,
+    face: FaceLandmarks,
+    focal_px: float,
+    config: TrackerConfig,
+) -> Float[Tensor, "frames"]:
     """Seconds since the frame before; infinite for the first frame, across gaps and across cuts."""
     steps = torch.full_like(batch.timestamps, torch.inf)
     steps[1:] = batch.timestamps.diff().clamp_min(1e-3)
     rotations = axis_angle_to_matrix(poses.rotation)
     trace = torch.einsum("fab,fab->f", rotations[1:], rotations[:-1])
     angle = ((trace - 1) / 2).clamp(-1, 1).acos()
-    centre = batch.points.mean(1)
-    shift = (centre[1:] - centre[:-1]).norm(dim=-1) / batch.inter_ocular_px()[1:].clamp_min(1)
+    centre, _ = project(poses.translation[:, None] + face.points.joint_template[1], focal_px, (0.0, 0.0))
+    unit_px = (poses.pixels_per_metre * face.inter_ocular_m()).clamp_min(1)
+    shift = (centre[1:, 0] - centre[:-1, 0]).norm(dim=-1) / unit_px[1:]
     apart = (angle > _CUT_ANGLE_RAD) | (shift > _CUT_SHIFT_INTER_OCULAR) | (steps[1:] > config.tracking.gap_seconds)
     steps[1:][apart] = torch.inf
     return steps
 
 
-def _with_identity(face: FaceLandmarks, identity: Tensor) -> FaceLandmarks:
-    shaped = face.points.with_shape(identity)
-    points = replace(
-        face.points,
+def with_identity(face: FaceLandmarks, identity: Tensor) -> FaceLandmarks:
+    """The same head with its identity baked into the templates and no identity left to solve for."""
+    dense = face.dense
+    if dense is not None:
+        dense = replace(dense, points=_baked(dense.points, identity))
+    return replace(face, head=_baked(face.head, identity), points=_baked(face.points, identity), dense=dense)
+
+
+def _baked(model: HeadModel, identity: Tensor) -> HeadModel:
+    shaped = model.with_shape(identity)
+    return replace(
+        model,
         template=shaped.vertices,
         joint_template=shaped.joints,
-        identity_dirs=face.points.identity_dirs[..., :0],
-        joint_identity_dirs=face.points.joint_identity_dirs[..., :0],
+        identity_dirs=model.identity_dirs[..., :0],
+        joint_identity_dirs=model.joint_identity_dirs[..., :0],
     )
-    return replace(face, points=points)
 
 
 def _median_error(
-    face: FaceLandmarks, batch: LandmarkBatch, values: Mapping[str, Tensor], principal_point: tuple[float, float]
+    face: FaceLandmarks, batch: FrameBatch, values: Mapping[str, Tensor], principal_point: tuple[float, float]
 ) -> Float[Tensor, "frames"]:
     head = HeadPoints.evaluate(face.points, values)
     focal = values["log_focal"].exp().expand(len(batch))
     pixels, _ = project(head.positions, focal, principal_point)
     distance = (pixels - batch.points[:, face.numbers]).norm(dim=-1)
-    return 100 * distance.median(dim=1).values / batch.inter_ocular_px().clamp_min(1e-6)
+    error = 100 * distance.median(dim=1).values / batch.inter_ocular_px().clamp_min(1e-6)
+    if face.dense is None or batch.dense is None or bool(batch.has_landmarks.all()):
+        return error
+    # frames without landmarks are judged by the dense places, in the same unit
+    seen = batch.dense
+    places = HeadPoints.evaluate(face.dense.points, values, seen.offsets)
+    pixels, per_metre = project(places.positions, focal, principal_point)
+    unit_px = face.inter_ocular_m() * per_metre[:, :, 0, 0].mean(1)
+    distance = torch.where(seen.precision > 0, (pixels - seen.pixels).norm(dim=-1), torch.nan)
+    by_places = (100 * distance.nanmedian(dim=1).values / unit_px).nan_to_num(torch.inf)
+    return torch.where(batch.has_landmarks, error, by_places)

@@ -1,0 +1,112 @@
+"""Embedding the head in frame after frame: where to look, and whether a head is there at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from densemarks_model.crops import HeadCrop, crop_around_landmarks
+from densemarks_model.inference import Maps, fast_network
+from flame_assets.asset import HeadAsset
+from tracker.dense.embedding_store import EmbeddingRecord
+from tracker.dense.pooling import pool
+from tracker.dense.sites import DenseSites
+from tracker.landmarks.detection import Detection
+
+_MIN_HEAD_SHARE = 0.06
+"""Of a crop's pixels must show the head for a frame without landmarks to count; a face that fits the crop has 0.3."""
+
+_MAX_FIT_ERROR = 0.05
+"""Median distance between a rigid head and the pixels, in crop sides, beyond which the map is no head's."""
+
+_MAX_MISSES = 12
+
+
+class HeadEmbedder:
+    """Runs the network on the head of each frame.
+
+    Where landmarks were found the crop is laid around them. Where none were, it is laid around where the head was last:
+    from the locations that the network gave there, the pose of a rigid head is found in closed form, and with it the
+    next crop. So heads are followed through profile views and behind hands, where landmark detectors lose them.
+
+    Args:
+        network: a name or file for :func:`densemarks_model.inference.fast_network`.
+        device: for the same.
+        asset, sites: the head whose canonical coordinates the network speaks of.
+    """
+
+    def __init__(self, network: str | Path, device: str, asset: HeadAsset, sites: DenseSites) -> None:
+        self._network = fast_network(network, "cuda" if device.startswith("cuda") else "cpu")
+        self._sites = sites
+        assert asset.canonical is not None
+        landmarks = asset.landmarks["mediapipe"]
+        self._landmarks = landmarks.positions(asset.canonical, asset.faces)
+        self._crop: HeadCrop | None = None
+        self._misses = 0
+
+    @property
+    def runtime(self) -> str:
+        """What the network runs on, for reports."""
+        return self._network.runtime
+
+    def follow(self, detection: Detection) -> None:
+        """Note where the head is without embedding it."""
+        self._crop, self._misses = crop_around_landmarks(detection.points), 0
+
+    def embed(self, image: UInt8[np.ndarray, "h w 3"], detection: Detection | None) -> EmbeddingRecord | None:
+        """The head in an RGB frame, or None when there is none (or nothing is known yet of where to look)."""
+        if detection is not None:
+            self.follow(detection)
+            assert self._crop is not None
+            return self._run(image, self._crop)
+        if self._crop is None:
+            return None
+        record = self._run(image, self._crop)
+        following = self._next_crop(record)
+        if following is None:
+            self._misses += 1
+            if self._misses > _MAX_MISSES:  # it has left: a crop that rests for long would catch whatever passes by
+                self._crop = None
+            return None
+        moved = np.linalg.norm(following.center - self._crop.center) / self._crop.side
+        if moved > 0.15 or abs(np.log(following.side / self._crop.side)) > 0.2:
+            record = self._run(image, following)  # too far off for good locations: look again
+            following = self._next_crop(record) or following
+        self._crop, self._misses = following, 0
+        return record
+
+    def _run(self, image: np.ndarray, crop: HeadCrop) -> EmbeddingRecord:
+        maps: Maps = self._network(crop.extract(image, self._network.image_size)[None])
+        trust = maps.confidence[0] if maps.surface is None else maps.confidence[0] * maps.surface[0]
+        scale = np.full_like(trust, 0.02) if maps.scale is None else maps.scale[0]
+        surface = np.zeros_like(trust) if maps.surface is None else maps.surface[0]
+        return EmbeddingRecord(crop, maps.coordinates[0], trust, scale, surface)
+
+    def _next_crop(self, record: EmbeddingRecord) -> HeadCrop | None:
+        if float(record.trust.mean()) < _MIN_HEAD_SHARE:
+            return None
+        pooled = pool(record, self._sites)
+        seen = pooled.weight > 0
+        if seen.sum() < 30:
+            return None
+        points = (self._sites.canonical + pooled.offsets)[seen].astype(np.float64)
+        found = _affine(points, pooled.pixels[seen].astype(np.float64), pooled.weight[seen].astype(np.float64), record.crop.side)
+        if found is None:
+            return None
+        return crop_around_landmarks(self._landmarks @ found[:3] + found[3])
+
+
+def _affine(
+    points: Float[np.ndarray, "n 3"], pixels: Float[np.ndarray, "n 2"], weight: Float[np.ndarray, "n"], side: float
+) -> Float[np.ndarray, "4 2"] | None:
+    """Affine camera by re-weighted least squares; None when it explains the pixels badly."""
+    system = np.concatenate([points, np.ones((len(points), 1))], axis=1)
+    w = weight.copy()
+    for _ in range(4):
+        normal = np.einsum("na,n,nb->ab", system, w, system) + 1e-9 * np.eye(4)
+        camera = np.linalg.solve(normal, np.einsum("na,n,nc->ac", system, w, pixels))
+        error = np.linalg.norm(np.einsum("na,ac->nc", system, camera) - pixels, axis=1)
+        w = weight / (1 + (error / (0.02 * side)) ** 2) ** 2
+    return camera if float(np.median(error)) < _MAX_FIT_ERROR * side else None

@@ -1,0 +1,129 @@
+"""Places spread evenly over the outside of a head, at which dense correspondence is measured.
+
+A network gives thousands of pixels a location in the canonical cube. Pixels that belong to the same place of the surface are
+averaged (:mod:`tracker.dense.pooling`), so that the solver sees as many residuals as there are places, evenly over the head,
+whatever the size of the picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int16
+from scipy.spatial import cKDTree
+
+from flame_assets.asset import AssetError, HeadAsset, LandmarkEmbedding
+
+GRID_CELLS = 48
+"""Cells of the look-up grid along each side of the cube: 6 mm on an adult's head."""
+
+_OUTSIDE = ("face", "scalp", "neck", "ears")
+_LEFT_TO_LANDMARKS = ("lips", "mouth_interior", "eyelids", "eyes", "teeth", "tongue")
+_CANDIDATES = 30_000
+
+
+@dataclass(frozen=True)
+class DenseSites:
+    """n places on the surface.
+
+    Attributes:
+        embedding: triangle and barycentrics of each.
+        canonical: their locations in the cube.
+        normals: outward unit normals of the canonical surface there.
+        grid: ``grid[x, y, z]`` is the place nearest to that cell of the cube, −1 where none is near.
+        spacing: typical distance between neighbours, cube units.
+        metres_per_cube: length of the cube's side on the head.
+    """
+
+    embedding: LandmarkEmbedding
+    canonical: Float[np.ndarray, "n 3"]
+    normals: Float[np.ndarray, "n 3"]
+    grid: Int16[np.ndarray, "cells cells cells"]
+    spacing: float
+    metres_per_cube: float
+
+    def __len__(self) -> int:
+        return len(self.canonical)
+
+
+def spread_sites(asset: HeadAsset, count: int, reach: float = 0.1) -> DenseSites:
+    """Choose ``count`` places by farthest-point sampling; always the same for one head.
+
+    Lips, lids and eyes have none: there landmarks are better.
+
+    Args:
+        asset: a head with canonical coordinates. Its regions, where it names them, tell inside from outside.
+        count: at most 32,767.
+        reach: cells of the cube farther than this from any place belong to none, cube units.
+
+    Raises:
+        AssetError: the head has no canonical coordinates.
+    """
+    if asset.canonical is None:
+        raise AssetError(f"head {asset.name!r} has no canonical coordinates, which the dense term needs")
+    faces = asset.faces[_outer_triangles(asset)]
+    numbers = _outer_triangles(asset)
+    corners = asset.v_template[faces].astype(np.float64)
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    rng = np.random.default_rng(0)
+    picked = rng.choice(len(faces), _CANDIDATES, p=area / area.sum())
+    u, v = rng.random((2, _CANDIDATES))
+    over = u + v > 1
+    u, v = np.where(over, 1 - u, u), np.where(over, 1 - v, v)
+    weights = np.stack([1 - u - v, u, v], axis=1)
+    points = np.einsum("nk,nkc->nc", weights, corners[picked])
+    chosen = _farthest_points(points, count)
+
+    picked, weights = picked[chosen], weights[chosen].astype(np.float32)
+    canonical_corners = asset.canonical[faces[picked]].astype(np.float64)
+    canonical = np.einsum("nk,nkc->nc", weights, canonical_corners)
+    normals = np.cross(canonical_corners[:, 1] - canonical_corners[:, 0], canonical_corners[:, 2] - canonical_corners[:, 0])
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
+    tree = cKDTree(canonical)
+    spacing = float(np.median(tree.query(canonical, k=2)[0][:, 1]))
+    metres = _metres_per_cube(asset)
+    embedding = LandmarkEmbedding(np.arange(count, dtype=np.int32), numbers[picked].astype(np.int32), weights)
+    return DenseSites(
+        embedding, canonical.astype(np.float32), normals.astype(np.float32), _grid(tree, reach), spacing, metres
+    )
+
+
+def _outer_triangles(asset: HeadAsset) -> np.ndarray:
+    """Numbers of the triangles that the network can see and landmarks do not cover better."""
+    regions = asset.regions
+    if any(name in regions for name in _OUTSIDE):
+        keep = np.any([regions[n] for n in _OUTSIDE if n in regions], axis=0)
+    else:
+        keep = np.ones(asset.n_vertices, bool)
+    for name in _LEFT_TO_LANDMARKS:
+        if name in regions:
+            keep &= ~regions[name]
+    keep &= asset.weights[:, 3:].sum(1) < 0.5  # eyeballs, whoever named the regions
+    return np.flatnonzero(keep[asset.faces].all(1))
+
+
+def _farthest_points(points: np.ndarray, count: int) -> np.ndarray:
+    chosen = np.empty(count, int)
+    distance = np.full(len(points), np.inf)
+    index = 0
+    for k in range(count):
+        chosen[k] = index
+        distance = np.minimum(distance, ((points - points[index]) ** 2).sum(1))
+        index = int(distance.argmax())
+    return chosen
+
+
+def _grid(tree: cKDTree, reach: float) -> np.ndarray:
+    centres = (np.arange(GRID_CELLS) + 0.5) / GRID_CELLS
+    cells = np.stack(np.meshgrid(centres, centres, centres, indexing="ij"), axis=-1).reshape(-1, 3)
+    distance, nearest = tree.query(cells, distance_upper_bound=reach)
+    grid = np.where(np.isfinite(distance), nearest, -1)
+    return grid.astype(np.int16).reshape(GRID_CELLS, GRID_CELLS, GRID_CELLS)
+
+
+def _metres_per_cube(asset: HeadAsset) -> float:
+    """Least-squares scale from the head's canonical coordinates to its template."""
+    canonical = asset.canonical - asset.canonical.mean(0)
+    template = asset.v_template - asset.v_template.mean(0)
+    return float(np.sqrt((template.astype(np.float64) ** 2).sum() / (canonical.astype(np.float64) ** 2).sum()))

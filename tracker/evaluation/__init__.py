@@ -1,0 +1,1 @@
+"""Scores for head trackers. Nothing here is used while tracking."""
