@@ -63,7 +63,7 @@ class PriorSettings:
     gaze_rad: float = 0.3
     vergence_rad: float = 0.06
     jaw_rad: float = 0.15
-    neck_rad: float = 0.1
+    neck_rad: float = 0.35
     eye_limit_rad: float = 0.7
 
 
@@ -80,7 +80,7 @@ class SmoothnessSettings:
     expression: float = 4.0
     eyes_rad: float = 6.0
     jaw_rad: float = 1.0
-    neck_rad: float = 0.1
+    neck_rad: float = 0.35
 
 
 @dataclass(frozen=True)
@@ -139,18 +139,18 @@ class DenseSettings:
     """
 
     enabled: bool = False
-    sites: int = 500
+    sites: int = 400
     stride: int = 1
     look_up: bool = True
     compare: bool = False
     error_floor: float = 0.01
-    error_inflation: float = 2.0
+    error_inflation: float = 1.5
     outline_inflation: float = 2.0
     kernel_scale: float = 3.0
     min_trust: float = 0.3
     landmark_factor: float = 1.5
-    keyframe_iterations: int = 8
-    refine_iterations: int = 2
+    keyframe_iterations: int = 5
+    refine_iterations: int = 3
     compare_iterations: int = 3
 
 

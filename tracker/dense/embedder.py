@@ -14,6 +14,7 @@ from tracker.dense.embedding_store import EmbeddingRecord
 from tracker.dense.pooling import pool
 from tracker.dense.sites import DenseSites
 from tracker.landmarks.detection import Detection
+from tracker.landmarks.landmark_schemes import N_LANDMARKS
 
 _MIN_HEAD_SHARE = 0.06
 """Of a crop's pixels must show the head for a frame without landmarks to count; a face that fits the crop has 0.3."""
@@ -22,6 +23,9 @@ _MAX_FIT_ERROR = 0.05
 """Median distance between a rigid head and the pixels, in crop sides, beyond which the map is no head's."""
 
 _MAX_MISSES = 12
+
+_MAX_SHIFT = 0.18
+"""How far a crop may move from where training had it, in sides; networks are trained with shifts of up to 0.2."""
 
 
 class HeadEmbedder:
@@ -41,8 +45,10 @@ class HeadEmbedder:
         self._network = fast_network(network, "cuda" if device.startswith("cuda") else "cpu")
         self._sites = sites
         assert asset.canonical is not None
-        landmarks = asset.landmarks["mediapipe"]
-        self._landmarks = landmarks.positions(asset.canonical, asset.faces)
+        embedding = asset.landmarks["mediapipe"]
+        self._landmarks = embedding.positions(asset.canonical, asset.faces)
+        self._numbers = embedding.indices
+        self._head = _extremes(asset)
         self._crop: HeadCrop | None = None
         self._misses = 0
 
@@ -53,7 +59,9 @@ class HeadEmbedder:
 
     def follow(self, detection: Detection) -> None:
         """Note where the head is without embedding it."""
-        self._crop, self._misses = crop_around_landmarks(detection.points), 0
+        seen = detection.points[self._numbers].astype(np.float64)
+        camera, _ = _affine(self._landmarks, seen, np.ones(len(seen)), np.ptp(seen, axis=0).max() + 1e-6)
+        self._crop, self._misses = self._shifted(crop_around_landmarks(detection.points), camera), 0
 
     def embed(self, image: UInt8[np.ndarray, "h w 3"], detection: Detection | None) -> EmbeddingRecord | None:
         """The head in an RGB frame, or None when there is none (or nothing is known yet of where to look)."""
@@ -92,16 +100,28 @@ class HeadEmbedder:
         if seen.sum() < 30:
             return None
         points = (self._sites.canonical + pooled.offsets)[seen].astype(np.float64)
-        found = _affine(points, pooled.pixels[seen].astype(np.float64), pooled.weight[seen].astype(np.float64), record.crop.side)
-        if found is None:
+        pixels, weight = pooled.pixels[seen].astype(np.float64), pooled.weight[seen].astype(np.float64)
+        camera, error = _affine(points, pixels, weight, record.crop.side)
+        if error > _MAX_FIT_ERROR * record.crop.side:
             return None
-        return crop_around_landmarks(self._landmarks @ found[:3] + found[3])
+        around = np.zeros((N_LANDMARKS, 2))
+        around[:] = (self._landmarks @ camera[:3] + camera[3]).mean(0)
+        around[self._numbers] = self._landmarks @ camera[:3] + camera[3]
+        return self._shifted(crop_around_landmarks(around), camera)
+
+    def _shifted(self, crop: HeadCrop, camera: Float[np.ndarray, "4 2"]) -> HeadCrop:
+        """Towards the back of a turned head, which a crop around the face would cut off."""
+        outline = self._head @ camera[:3] + camera[3]
+        shift = (outline.min(0) + outline.max(0)) / 2 - crop.center
+        x = np.array([np.cos(crop.roll), np.sin(crop.roll)])
+        along = np.clip(shift @ x, -_MAX_SHIFT * crop.side, _MAX_SHIFT * crop.side)
+        return HeadCrop(crop.center + along * x, crop.side, crop.roll)
 
 
 def _affine(
     points: Float[np.ndarray, "n 3"], pixels: Float[np.ndarray, "n 2"], weight: Float[np.ndarray, "n"], side: float
-) -> Float[np.ndarray, "4 2"] | None:
-    """Affine camera by re-weighted least squares; None when it explains the pixels badly."""
+) -> tuple[Float[np.ndarray, "4 2"], float]:
+    """Affine camera by re-weighted least squares, and the median distance that it leaves, pixels."""
     system = np.concatenate([points, np.ones((len(points), 1))], axis=1)
     w = weight.copy()
     for _ in range(4):
@@ -109,4 +129,13 @@ def _affine(
         camera = np.linalg.solve(normal, np.einsum("na,n,nc->ac", system, w, pixels))
         error = np.linalg.norm(np.einsum("na,ac->nc", system, camera) - pixels, axis=1)
         w = weight / (1 + (error / (0.02 * side)) ** 2) ** 2
-    return camera if float(np.median(error)) < _MAX_FIT_ERROR * side else None
+    return camera, float(np.median(error))
+
+
+def _extremes(asset: HeadAsset) -> Float[np.ndarray, "n 3"]:
+    """Canonical coordinates of the head without its neck: what a crop should hold."""
+    assert asset.canonical is not None
+    keep = np.ones(asset.n_vertices, bool)
+    if "neck" in asset.regions:
+        keep &= ~asset.regions["neck"]
+    return asset.canonical[keep].astype(np.float64)

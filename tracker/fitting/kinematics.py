@@ -82,20 +82,30 @@ class HeadPoints:
         if "translation" in wanted:
             out["translation"] = rows
         for name, joints in POSE_JOINTS.items():
-            if name in wanted:
+            if name in wanted and self._is_turned_by(joints):
                 out[name] = torch.cat([self._joint_jacobian(rows, joint) for joint in joints], dim=-1)
         if wanted & {"expr", "shape"}:
             through_vertices = rows @ torch.einsum("nj,fjab->fnab", self.model.weights, self.linear)
-            through_joints = self._rows_to_joints(rows)
+            through_joints = None
             for name, dirs, joint_dirs in (
                 ("expr", self.model.expression_dirs, self.model.joint_expression_dirs),
                 ("shape", self.model.identity_dirs, self.model.joint_identity_dirs),
             ):
                 if name in wanted:
                     # one matrix product per point over all frames: (F k, 3) @ (3, d)
-                    direct = torch.einsum("fnka,nad->fnkd", through_vertices, dirs)
-                    out[name] = direct + through_joints @ joint_dirs.flatten(0, 1)
+                    out[name] = torch.einsum("fnka,nad->fnkd", through_vertices, dirs)
+                    if bool(joint_dirs.any()):
+                        through_joints = self._rows_to_joints(rows) if through_joints is None else through_joints
+                        out[name] += through_joints @ joint_dirs.flatten(0, 1)
         return out
+
+    def _is_turned_by(self, joints: tuple[int, ...]) -> bool:
+        """Whether any of the points moves with the joints: eyes turn few points of a head, and none of its scalp."""
+        if joints[0] <= 1:
+            return True
+        if bool((self.model.weights[:, list(joints)] != 0).any()):
+            return True
+        return any(bool(self.model.pose_dirs[..., 9 * (j - 1) : 9 * j].any()) for j in joints)
 
     def _joint_jacobian(self, rows: Tensor, joint: int) -> Tensor:
         """``(F, n, k, 3)``: derivative with respect to one joint's axis-angle vector."""

@@ -67,8 +67,12 @@ class NormalEquations:
         before, before_columns = stacked(previous, self._local)
         common, common_columns = stacked(jacobians, self._shared)
         if here is not None:
-            self._diagonal[:, here_columns[:, None], here_columns] += (here.mT @ here).double()
-            self._local_gradient[:, here_columns] += _times(here, r)
+            # residuals as one more column: one product gives the matrix and the gradient
+            here = torch.cat([here, r[..., None]], dim=-1)
+            product = (here.mT @ here).double()
+            here = here[..., :-1]
+            self._diagonal[:, here_columns[:, None], here_columns] += product[:, :-1, :-1]
+            self._local_gradient[:, here_columns] += product[:, :-1, -1]
         if before is not None:
             self._diagonal[:-1, before_columns[:, None], before_columns] += (before.mT @ before)[1:].double()
             self._local_gradient[:-1, before_columns] += _times(before, r)[1:]
