@@ -134,7 +134,7 @@ class DenseSettings:
         min_trust: pixels that show the head with less certainty are left out.
         landmark_factor: factor on the expected errors of the landmarks that the dense term covers (not lips, lids, irises).
         keyframe_iterations: solver iterations of the joint fit with the dense term, in each of its two rounds.
-        refine_iterations: solver iterations with the outline in each window.
+        refine_iterations: solver iterations with the outline in each window; 0 keeps the outline to the keyframes.
         compare_iterations: solver iterations of render-and-compare in each window.
     """
 
@@ -155,6 +155,29 @@ class DenseSettings:
 
 
 @dataclass(frozen=True)
+class PhotometricSettings:
+    """The photometric term: colours of the skin against an albedo under estimated light.
+
+    Attributes:
+        enabled: use it, and write texture.png.
+        points: places on the skin at which colours are compared.
+        picture_size: side of the crops that colours are read from, pixels.
+        error: expected difference of a colour that fits, 0 to 1.
+        kernel_scale: residuals beyond this many expected errors count less and less (Geman–McClure).
+        iterations: solver iterations in each window.
+        texture_size: side of the texture, pixels.
+    """
+
+    enabled: bool = False
+    points: int = 1200
+    picture_size: int = 224
+    error: float = 0.05
+    kernel_scale: float = 2.0
+    iterations: int = 4
+    texture_size: int = 1024
+
+
+@dataclass(frozen=True)
 class OverlaySettings:
     """The overlay video: opacity of the mesh in [0, 1], and the longer side of each half at most, pixels."""
 
@@ -172,6 +195,7 @@ class TrackerConfig:
     keyframes: KeyframeSettings = KeyframeSettings()
     tracking: TrackingSettings = TrackingSettings()
     dense: DenseSettings = DenseSettings()
+    photometric: PhotometricSettings = PhotometricSettings()
     overlay: OverlaySettings = OverlaySettings()
 
     def solver(self, iterations: int) -> SolverConfig:
@@ -245,7 +269,7 @@ def _number(value: Any, kind: type, path: str, key: str) -> Any:
     if math.isnan(value):
         raise UserError(f"config {path}: '{key}' is not a number")
     signed = key.endswith("_cosine")
-    may_be_zero = signed or key in ("landmarks.kernel_scale", "tracking.lookahead", "overlay.opacity", "dense.outline_inflation")
+    may_be_zero = signed or key in ("landmarks.kernel_scale", "tracking.lookahead", "overlay.opacity", "dense.outline_inflation", "dense.refine_iterations")
     if not signed and (value < 0 or (value == 0 and not may_be_zero)):
         raise UserError(f"config {path}: '{key}' must be {'at least 0' if may_be_zero else 'positive'}, not {value!r}")
     return kind(value)

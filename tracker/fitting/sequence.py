@@ -153,7 +153,7 @@ def _solve_window(
         *settled,
     ]
     values = solve(terms, variables, values, config.solver(config.tracking.iterations)).values
-    if face.dense is not None and batch.dense is not None and config.dense.outline_inflation > 0:
+    if face.dense is not None and batch.dense is not None and config.dense.outline_inflation > 0 and config.dense.refine_iterations > 0:
         poses = RigidPose(values["rotation"], values["translation"], poses.pixels_per_metre)
         terms = [
             landmark_term(face, batch, poses, config, principal_point),
