@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from tracker.config import TrackerConfig
 from tracker.dense.embedder import HeadEmbedder
 from tracker.dense.embedding_store import EmbeddingStore
 from tracker.dense.reading import read_dense
-from tracker.dense.sites import DenseSites, spread_sites
+from tracker.dense.sites import DenseSites, skin_triangles, spread_points, spread_sites
 from tracker.errors import UserError
 from tracker.fitting.keyframes import SharedFit, fit_shared
 from tracker.fitting.objective import FaceLandmarks
@@ -35,6 +35,8 @@ from tracker.fitting.observations import FrameBatch
 from tracker.fitting.sequence import FrameFits, fit_frames
 from tracker.landmarks.mediapipe_detector import FaceLandmarker
 from tracker.landmarks.store import LandmarkStore
+from tracker.photometric.picture_store import PictureStore
+from tracker.photometric.reading import read_pictures
 from tracker.report import RunReport, StageClock, peak_memory_mb
 from tracker.track import HeadTrack
 from tracker.video.reader import open_video
@@ -95,7 +97,11 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
     try:
         asset = load_head(request.head)
         sites = spread_sites(asset, request.config.dense.sites) if request.config.dense.enabled else None
-        face = FaceLandmarks.build(asset, request.config.landmarks, device, sites)
+        photometric = request.config.photometric if request.config.photometric.enabled else None
+        if photometric is not None and sites is None:
+            raise UserError("config: photometric.enabled needs dense.enabled, which finds the head in the pictures")
+        skin = None if photometric is None else spread_points(asset, skin_triangles(asset), photometric.points)
+        face = FaceLandmarks.build(asset, request.config.landmarks, device, sites, skin)
         embedder = None if sites is None else HeadEmbedder(request.network, device, asset, sites)
     except (AssetError, ModelError) as error:
         raise UserError(str(error)) from error
@@ -104,8 +110,9 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
         result_folder(request.out, name) as (staging, scratch),
         LandmarkStore(scratch) as store,
         EmbeddingStore(scratch) as embeddings,
+        PictureStore(scratch, request.config.photometric.picture_size) as pictures,
     ):
-        facts = observe(request, store, embeddings, embedder, clock)
+        facts = observe(request, store, embeddings, pictures, embedder, clock)
         camera_prior = focal_prior(facts.width, facts.height, request.focal_px, request.fov_deg, request.intrinsics)
         found = store.found
         if not found.any():
@@ -115,7 +122,11 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
             )
 
         def read(frames: torch.Tensor, dense: bool = True) -> FrameBatch:
-            return read_batch(store, frames.cpu().numpy(), face, embeddings if dense else None, sites, request.config)
+            numbers = frames.cpu().numpy()
+            batch = read_batch(store, numbers, face, embeddings if dense else None, sites, request.config)
+            if dense and photometric is not None:
+                batch = replace(batch, pictures=read_pictures(pictures, embeddings, numbers, face.head))
+            return batch
 
         with clock.stage("keyframes"):
             offered = np.flatnonzero(found)
@@ -172,9 +183,15 @@ def choose_device(wanted: str) -> str:
 
 
 def observe(
-    request: Request, store: LandmarkStore, embeddings: EmbeddingStore, embedder: HeadEmbedder | None, clock: StageClock
+    request: Request,
+    store: LandmarkStore,
+    embeddings: EmbeddingStore,
+    pictures: PictureStore,
+    embedder: HeadEmbedder | None,
+    clock: StageClock,
 ) -> VideoFacts:
-    """First pass: landmarks of every frame into ``store``, and what the network says into ``embeddings``."""
+    """First pass: landmarks of every frame into ``store``, what the network says into ``embeddings``, and what it saw into
+    ``pictures``."""
     stride = request.config.dense.stride
     with open_video(request.video, max_frames=request.max_frames) as video:
         # known at once: a focal length that cannot be must not cost the user the whole first pass
@@ -201,6 +218,8 @@ def observe(
                     record = embedder.embed(frame.image, detection)
                     if record is not None:
                         embeddings.put(len(store) - 1, record)
+                        if request.config.photometric.enabled:
+                            pictures.put(len(store) - 1, record.crop, frame.image)
                         since = 0 if detection is not None else stride
         notes = (f"{video.problem}; the {len(store)} frames that decode were tracked",) if video.problem else ()
         return VideoFacts(video.width, video.height, video.frame_rate, notes)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int16
+from jaxtyping import Float, Int, Int16
 from scipy.spatial import cKDTree
 
 from flame_assets.asset import AssetError, HeadAsset, LandmarkEmbedding
@@ -62,41 +62,52 @@ def spread_sites(asset: HeadAsset, count: int, reach: float = 0.1) -> DenseSites
     """
     if asset.canonical is None:
         raise AssetError(f"head {asset.name!r} has no canonical coordinates, which the dense term needs")
-    faces = asset.faces[_outer_triangles(asset)]
-    numbers = _outer_triangles(asset)
-    corners = asset.v_template[faces].astype(np.float64)
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    rng = np.random.default_rng(0)
-    picked = rng.choice(len(faces), _CANDIDATES, p=area / area.sum())
-    u, v = rng.random((2, _CANDIDATES))
-    over = u + v > 1
-    u, v = np.where(over, 1 - u, u), np.where(over, 1 - v, v)
-    weights = np.stack([1 - u - v, u, v], axis=1)
-    points = np.einsum("nk,nkc->nc", weights, corners[picked])
-    chosen = _farthest_points(points, count)
-
-    picked, weights = picked[chosen], weights[chosen].astype(np.float32)
-    canonical_corners = asset.canonical[faces[picked]].astype(np.float64)
+    embedding = spread_points(asset, _outer_triangles(asset), count)
+    faces, weights = asset.faces[embedding.faces], embedding.barycentrics
+    canonical_corners = asset.canonical[faces].astype(np.float64)
     canonical = np.einsum("nk,nkc->nc", weights, canonical_corners)
     normals = np.cross(canonical_corners[:, 1] - canonical_corners[:, 0], canonical_corners[:, 2] - canonical_corners[:, 0])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
     tree = cKDTree(canonical)
     spacing = float(np.median(tree.query(canonical, k=2)[0][:, 1]))
     metres = _metres_per_cube(asset)
-    embedding = LandmarkEmbedding(np.arange(count, dtype=np.int32), numbers[picked].astype(np.int32), weights)
     return DenseSites(
         embedding, canonical.astype(np.float32), normals.astype(np.float32), _grid(tree, reach), spacing, metres
     )
 
 
+def spread_points(asset: HeadAsset, triangles: Int[np.ndarray, "n"], count: int) -> LandmarkEmbedding:
+    """``count`` points on some triangles of the template, by farthest-point sampling; always the same."""
+    corners = asset.v_template[asset.faces[triangles]].astype(np.float64)
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    rng = np.random.default_rng(0)
+    picked = rng.choice(len(triangles), _CANDIDATES, p=area / area.sum())
+    u, v = rng.random((2, _CANDIDATES))
+    over = u + v > 1
+    u, v = np.where(over, 1 - u, u), np.where(over, 1 - v, v)
+    weights = np.stack([1 - u - v, u, v], axis=1)
+    chosen = _farthest_points(np.einsum("nk,nkc->nc", weights, corners[picked]), count)
+    numbers = triangles[picked[chosen]].astype(np.int32)
+    return LandmarkEmbedding(np.arange(count, dtype=np.int32), numbers, weights[chosen].astype(np.float32))
+
+
 def _outer_triangles(asset: HeadAsset) -> np.ndarray:
     """Numbers of the triangles that the network can see and landmarks do not cover better."""
+    return _triangles_of(asset, _OUTSIDE, _LEFT_TO_LANDMARKS)
+
+
+def skin_triangles(asset: HeadAsset) -> Int[np.ndarray, "n"]:
+    """Numbers of the triangles of bare skin: face and ears with lips and lids, no eyeballs, no inside of the mouth."""
+    return _triangles_of(asset, ("face", "ears"), ("mouth_interior", "eyes", "teeth", "tongue"))
+
+
+def _triangles_of(asset: HeadAsset, inside: tuple[str, ...], outside: tuple[str, ...]) -> np.ndarray:
     regions = asset.regions
-    if any(name in regions for name in _OUTSIDE):
-        keep = np.any([regions[n] for n in _OUTSIDE if n in regions], axis=0)
+    if any(name in regions for name in inside):
+        keep = np.any([regions[n] for n in inside if n in regions], axis=0)
     else:
         keep = np.ones(asset.n_vertices, bool)
-    for name in _LEFT_TO_LANDMARKS:
+    for name in outside:
         if name in regions:
             keep &= ~regions[name]
     keep &= asset.weights[:, 3:].sum(1) < 0.5  # eyeballs, whoever named the regions

@@ -4,7 +4,7 @@ Two residuals for one discrepancy, after DenseMarks (arXiv 2511.02830):
 
 * *Look-up* (:class:`LookUpResidual`): a pixel whose predicted location is x belongs to the surface point at x; the residual is
   the distance in the picture between the pixel and that point's projection. No render is needed and the pose may be far off.
-* *Render and compare* (:class:`EmbeddingResidual`): a visible surface point at location c is projected, and the location that
+* *Render and compare* (:class:`MapResidual`): a visible surface point at location c is projected, and the location that
   the network predicts there is compared with c. Derivatives go through the embedding map, so it needs a good start.
 
 Both work at the places of :mod:`tracker.dense.sites`.
@@ -133,21 +133,21 @@ class LookUpResidual:
 
 
 @dataclass(frozen=True)
-class EmbeddingResidual:
-    """Predicted location where a place is projected to, minus the place's own, in units of the expected error.
+class MapResidual:
+    """What a map holds where a place is projected to, minus what it should hold, in units of the expected error.
 
     Attributes:
         points: the head restricted to the places.
-        canonical: the places' own locations.
-        precision: 1 / (expected error in cube units); 0 leaves a place out (hidden, off the map).
+        expected: what the map should hold there: the places' own locations, for a map of locations.
+        precision: 1 / (expected error in the map's units); 0 leaves a place out (hidden, off the map).
         maps, to_map: see :class:`DenseBatch`.
         principal_point: pixels.
     """
 
     points: HeadModel
-    canonical: Float[Tensor, "n 3"]
+    expected: Float[Tensor, "*frames n c"]
     precision: Float[Tensor, "frames n"]
-    maps: Float[Tensor, "frames 3 h w"]
+    maps: Float[Tensor, "frames c h w"]
     to_map: Float[Tensor, "frames 2 3"]
     principal_point: tuple[float, float]
 
@@ -158,7 +158,7 @@ class EmbeddingResidual:
         linear, shift = self.to_map[:, :, :2], self.to_map[:, None, :, 2]
         predicted, slope = sample_map(self.maps, pixels @ linear.mT + shift)
         weight = self.precision[..., None]
-        residual = (predicted - self.canonical) * weight
+        residual = (predicted - self.expected) * weight
         if not wanted:
             return Linearization(residual)
         per_pixel = (slope @ linear[:, None]) * weight[..., None]
@@ -288,7 +288,7 @@ def embedding_term(
         trust = torch.where(inside & (known[..., 0] > settings.min_trust), known[..., 0], 0) * visible
         error = known[..., 1].clamp_min(0).square() + settings.error_floor**2
         precision = trust.clamp_min(0).sqrt() / (error.sqrt() * settings.error_inflation)
-    residual = EmbeddingResidual(
+    residual = MapResidual(
         surface.points, surface.canonical, precision, batch.maps, batch.to_map, principal_point
     )
     return Term("dense render-and-compare", residual, GemanMcClure(settings.kernel_scale))

@@ -20,11 +20,14 @@ from tracker.fitting.objective import (
     identity_terms,
     initial_values,
     landmark_term,
+    look_at_face,
     prior_terms,
 )
 from tracker.fitting.observations import FrameBatch
+from tracker.fitting.photometric import look_at_skin
 from tracker.fitting.rigid import RigidPose
 from tracker.fitting.solver import Solution, Term, Values, Variable, solve
+from tracker.photometric.light import Appearance, estimate_appearance
 
 # Landmarks are re-weighted by visibility once the poses are known better than the closed form gives them.
 _ROUNDS = 2
@@ -46,6 +49,7 @@ class SharedFit:
         focal_log_sigma: posterior standard deviation of ``log(focal)``, 0 when it was given.
         solution: the solver's report on the keyframes.
         keyframes: their frame numbers.
+        appearance: albedo and light of the skin, or None.
     """
 
     identity: Float[Tensor, "identity"]
@@ -53,6 +57,7 @@ class SharedFit:
     focal_log_sigma: float
     solution: Solution
     keyframes: Tensor
+    appearance: Appearance | None = None
 
 
 def spread_frames(features: Float[Tensor, "frames k"], count: int) -> Tensor:
@@ -119,12 +124,19 @@ def fit_shared(
     if face.dense is not None and batch.dense is not None:
         solution = _add_dense(face, batch, poses, [*local, *shared], values, camera, config)
         values = solution.values
+    appearance = None
+    looked = look_at_face(face, batch, values, principal_point)
+    if looked is not None:
+        skin, pictures, visible = looked
+        view = look_at_skin(skin, pictures, values, principal_point, visible)
+        appearance = estimate_appearance(view.colours, view.normals, view.weight)
     return SharedFit(
         identity=values["shape"],
         focal_px=float(values["log_focal"].exp()),
         focal_log_sigma=_focal_sigma(solution, camera),
         solution=solution,
         keyframes=offered[keyframes.cpu()],
+        appearance=appearance,
     )
 
 

@@ -11,12 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from flame_assets.asset import AssetError, HeadAsset
+from flame_assets.asset import AssetError, HeadAsset, LandmarkEmbedding
 from tracker.camera import CAMERA_POSITION, FocalPrior
-from tracker.config import DenseSettings, LandmarkSettings, PriorSettings, SmoothnessSettings, TrackerConfig
+from tracker.config import DenseSettings, LandmarkSettings, PhotometricSettings, PriorSettings, SmoothnessSettings, TrackerConfig
 from tracker.dense.sites import DenseSites
 from tracker.fitting.dense import DenseBatch, DenseSurface, embedding_term, look_up_term, outline_term
 from tracker.fitting.observations import FrameBatch
+from tracker.fitting.photometric import PictureBatch, SkinSurface, photometric_term
 from tracker.fitting.residuals import DifferenceResidual, LandmarkResidual, PriorResidual, SmoothnessResidual
 from tracker.fitting.rigid import RigidPose, align_affine, align_scaled_orthographic, rigid_error
 from tracker.fitting.robust import GemanMcClure
@@ -24,6 +25,7 @@ from tracker.fitting.solver import Term, Values, Variable
 from tracker.fitting.visibility import visible_places
 from tracker.head_model import HeadModel
 from tracker.landmarks.landmark_schemes import INTER_OCULAR, landmark_groups
+from tracker.photometric.light import Appearance
 from tracker.rendering import get_renderer
 from tracker.rotations import axis_angle_to_matrix
 
@@ -49,6 +51,7 @@ class FaceLandmarks:
         stable: rows of the landmarks that fix the rigid pose.
         coverable: 1 for landmarks whose place the dense term covers too, 0 for those of lips, lids, irises and brows.
         dense: the head at its dense places, or None.
+        skin: the head at places of its skin, or None.
     """
 
     head: HeadModel
@@ -59,6 +62,7 @@ class FaceLandmarks:
     stable: Tensor
     coverable: Float[Tensor, "n"]
     dense: DenseSurface | None = None
+    skin: SkinSurface | None = None
 
     @staticmethod
     def build(
@@ -66,8 +70,9 @@ class FaceLandmarks:
         settings: LandmarkSettings,
         device: torch.device | str = "cpu",
         sites: DenseSites | None = None,
+        skin: LandmarkEmbedding | None = None,
     ) -> FaceLandmarks:
-        """Restrict ``asset`` to its MediaPipe landmarks, and to ``sites`` where they are given.
+        """Restrict ``asset`` to its MediaPipe landmarks, and to ``sites`` and ``skin`` where they are given.
 
         Raises:
             AssetError: the head brings no MediaPipe embedding.
@@ -92,6 +97,7 @@ class FaceLandmarks:
             stable=torch.as_tensor(np.flatnonzero(np.isin(embedding.indices, _STABLE)), device=device),
             coverable=torch.as_tensor(coverable[embedding.indices], dtype=_DTYPE, device=device),
             dense=None if sites is None else DenseSurface.build(asset, head, sites),
+            skin=None if skin is None else SkinSurface.build(asset, head, skin),
         )
 
     def inter_ocular_m(self, identity: Float[Tensor, "identity"] | None = None) -> float:
@@ -202,8 +208,39 @@ def compare_terms(
     if face.dense is None or batch.dense is None:
         return []
     renderer = get_renderer("auto", face.head.device)
-    visible = visible_places(face.head, face.dense, batch.dense, values, principal_point, renderer)
+    seen = batch.dense
+    size = (seen.maps.shape[2], seen.maps.shape[3])
+    visible = visible_places(face.head, face.dense.points, seen.to_map, size, values, principal_point, renderer)
     return [embedding_term(face.dense, batch.dense, values, settings, principal_point, visible)]
+
+
+def look_at_face(
+    face: FaceLandmarks, batch: FrameBatch, values: Mapping[str, Tensor], principal_point: tuple[float, float]
+) -> tuple[SkinSurface, PictureBatch, Tensor] | None:
+    """The skin, the pictures of it, and which of its places are visible at ``values``; None without pictures."""
+    if face.skin is None or batch.pictures is None:
+        return None
+    pictures = batch.pictures
+    size = (pictures.pictures.shape[2], pictures.pictures.shape[3])
+    renderer = get_renderer("auto", face.head.device)
+    visible = visible_places(face.head, face.skin.points, pictures.to_map, size, values, principal_point, renderer)
+    return face.skin, pictures, visible
+
+
+def colour_terms(
+    face: FaceLandmarks,
+    batch: FrameBatch,
+    values: Mapping[str, Tensor],
+    appearance: Appearance | None,
+    settings: PhotometricSettings,
+    principal_point: tuple[float, float],
+) -> list[Term]:
+    """The photometric term, where there are pictures and the clip's colours are known."""
+    looked = look_at_face(face, batch, values, principal_point)
+    if looked is None or appearance is None:
+        return []
+    skin, pictures, visible = looked
+    return [photometric_term(skin, pictures, appearance, values, settings, principal_point, visible)]
 
 
 def frame_variables(head: HeadModel, config: TrackerConfig) -> list[Variable]:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tracker.fitting.dense import DenseBatch
+from tracker.fitting.photometric import PictureBatch
 from tracker.landmarks.landmark_schemes import INTER_OCULAR, LEFT_IRIS, RIGHT_IRIS
 
 # Outer and inner corners, upper and lower lid mid-points, in MediaPipe's numbering; left and right are the subject's.
@@ -29,6 +30,7 @@ class FrameBatch:
         expression_guess: first values for the head's expression coefficients, or None.
         found: frames whose landmarks were found; None for all of them. Where not, the landmarks' numbers mean nothing.
         dense: dense correspondences, or None.
+        pictures: of the head, or None.
     """
 
     points: Float[Tensor, "frames 478 2"]
@@ -37,6 +39,7 @@ class FrameBatch:
     expression_guess: Float[Tensor, "frames expression"] | None = None
     found: Bool[Tensor, "frames"] | None = None
     dense: DenseBatch | None = None
+    pictures: PictureBatch | None = None
 
     def __len__(self) -> int:
         return len(self.points)
@@ -50,6 +53,7 @@ class FrameBatch:
             None if self.expression_guess is None else self.expression_guess[frames],
             None if self.found is None else self.found[frames],
             None if self.dense is None else self.dense.select(frames),
+            None if self.pictures is None else self.pictures.select(frames),
         )
 
     def inter_ocular_px(self) -> Float[Tensor, "frames"]:

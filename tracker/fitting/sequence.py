@@ -20,6 +20,7 @@ from tracker.fitting.keyframes import ReadFrames, SharedFit
 from tracker.fitting.kinematics import HeadPoints
 from tracker.fitting.objective import (
     FaceLandmarks,
+    colour_terms,
     compare_terms,
     dense_terms,
     frame_variables,
@@ -32,6 +33,7 @@ from tracker.fitting.observations import FrameBatch
 from tracker.fitting.rigid import RigidPose
 from tracker.fitting.solver import Linearization, Term, Variable, solve
 from tracker.head_model import HeadModel
+from tracker.photometric.light import Appearance
 from tracker.rotations import axis_angle_to_matrix
 
 # A head turns or moves this much between two frames only at a cut (or when another person is picked up).
@@ -98,7 +100,7 @@ def fit_frames(
             if batch.expression_guess is None:
                 values["expr"] = last["expr"].expand(len(batch), -1).clone()
             terms.append(Term("anchor", AnchorResidual(last)))
-        values = _solve_window(face, batch, poses, variables, values, terms, principal_point, config)
+        values = _solve_window(face, batch, poses, variables, values, terms, shared.appearance, principal_point, config)
         finished = len(fresh) if stop == len(frames) else max(len(fresh) - lookahead, 1)
         offset = len(positions) - len(fresh)
         kept = {v.name: values[v.name][offset : offset + finished] for v in variables}
@@ -138,6 +140,7 @@ def _solve_window(
     variables: list[Variable],
     values: dict[str, Tensor],
     extra: list[Term],
+    appearance: Appearance | None,
     principal_point: tuple[float, float],
     config: TrackerConfig,
 ) -> dict[str, Tensor]:
@@ -169,6 +172,15 @@ def _solve_window(
             *settled,
         ]
         values = solve(terms, variables, values, config.solver(config.dense.compare_iterations)).values
+    if batch.pictures is not None:
+        poses = RigidPose(values["rotation"], values["translation"], poses.pixels_per_metre)
+        terms = [
+            landmark_term(face, batch, poses, config, principal_point),
+            *dense_terms(face, batch, poses, config.dense, principal_point, values),
+            *colour_terms(face, batch, values, appearance, config.photometric, principal_point),
+            *settled,
+        ]
+        values = solve(terms, variables, values, config.solver(config.photometric.iterations)).values
     return values
 
 
@@ -198,7 +210,10 @@ def with_identity(face: FaceLandmarks, identity: Tensor) -> FaceLandmarks:
     dense = face.dense
     if dense is not None:
         dense = replace(dense, points=_baked(dense.points, identity))
-    return replace(face, head=_baked(face.head, identity), points=_baked(face.points, identity), dense=dense)
+    skin = face.skin
+    if skin is not None:
+        skin = replace(skin, points=_baked(skin.points, identity))
+    return replace(face, head=_baked(face.head, identity), points=_baked(face.points, identity), dense=dense, skin=skin)
 
 
 def _baked(model: HeadModel, identity: Tensor) -> HeadModel:
