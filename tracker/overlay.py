@@ -29,34 +29,47 @@ _COLOURS = {
     "left_iris": (40, 90, 150),
     "right_iris": (40, 90, 150),
 }
+_NOT_TEXTURED = ("eyes", "teeth", "tongue", "left_eyeball", "right_eyeball")
 _LIGHT = (0.35, 0.45, 0.82)  # from the upper left behind the camera, unit length
 _AMBIENT = 0.35
 
 
 def write_overlay(
-    path: Path, video: Path, track: HeadTrack, asset: HeadAsset, settings: OverlaySettings, quiet: bool = False
+    path: Path,
+    video: Path,
+    track: HeadTrack,
+    asset: HeadAsset,
+    settings: OverlaySettings,
+    texture: UInt8[np.ndarray, "size size 3"] | None = None,
+    quiet: bool = False,
 ) -> None:
-    """Decode ``video`` again and write ``path``: left the input, right the mesh over it, at the input's own timing.
+    """Decode ``video`` again and write ``path``: left the input, then the mesh over it, at the input's own timing.
 
-    Frames without a tracked head show the input twice. The sound goes along.
+    With a ``texture`` a third picture shows the mesh in the clip's own colours. Frames without a tracked head show the input
+    alone. The sound goes along.
     """
     height, width = (int(x) for x in track.image_size)
     scale = min(1.0, settings.max_side / max(width, height))
     size = (max(round(width * scale), 2), max(round(height * scale), 2))
     painter = MeshPainter(asset, track, size, settings.opacity)
+    panels = 2 if texture is None else 3
     with (
         open_video(video, max_frames=track.n_frames) as frames,
-        VideoWriter(path, 2 * size[0], size[1], audio_from=video, frame_rate=track.frame_rate, audio_start=frames.start_time) as writer,
+        VideoWriter(path, panels * size[0], size[1], audio_from=video, frame_rate=track.frame_rate, audio_start=frames.start_time) as writer,
     ):
         shown = tqdm(frames, total=track.n_frames, desc="overlay", unit="frame", disable=quiet)
         for frame, vertices, valid in zip(shown, track_vertices(track, asset), track.valid, strict=False):
             image = frame.image if scale == 1 else cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
-            pair = np.concatenate([image, image], axis=1)
+            row = np.concatenate([image] * panels, axis=1)
             if valid:
                 drawn = image.copy()
                 painter.paint(drawn, vertices)
-                pair[:, size[0] :] = drawn
-            writer.write(pair, frame.timestamp)
+                row[:, size[0] : 2 * size[0]] = drawn
+                if texture is not None:
+                    drawn = image.copy()
+                    painter.paint_texture(drawn, texture)
+                    row[:, 2 * size[0] :] = drawn
+            writer.write(row, frame.timestamp)
 
 
 class MeshPainter:
@@ -80,6 +93,10 @@ class MeshPainter:
         self._colours = vertex_colours(asset)
         self._opacity = opacity
         self._canvas = MeshCanvas(height, width)
+        self._uv_faces = None if asset.uv_faces is None else np.ascontiguousarray(asset.uv_faces, np.int32)
+        self._uv = asset.uv
+        inside = np.any([asset.regions.get(n, np.zeros(asset.n_vertices, bool)) for n in _NOT_TEXTURED], axis=0)
+        self._plain = np.concatenate([[True], inside[asset.faces].all(1)])
 
     def paint(self, image: UInt8[np.ndarray, "h w 3"], vertices: Float[np.ndarray, "verts 3"]) -> None:
         """Blend a mesh (world vertices, metres) into ``image``, in place."""
@@ -89,6 +106,19 @@ class MeshPainter:
         shaded = self._colours * (_AMBIENT + (1 - _AMBIENT) * diffuse)[:, None]
         self._canvas.rasterize(world_to_clip(points, self._projection).numpy(), self._faces)
         self._canvas.paint(image, shaded, self._faces, self._opacity)
+
+
+    def paint_texture(self, image: UInt8[np.ndarray, "h w 3"], texture: UInt8[np.ndarray, "size size 3"]) -> None:
+        """Draw the mesh of the last :meth:`paint` in a texture's colours into ``image``, in place; eyes and teeth stay."""
+        assert self._uv is not None and self._uv_faces is not None
+        rast = self._canvas.rasterized[::-1]
+        uv = self._canvas.interpolate(self._uv, self._uv_faces)[::-1]
+        size = texture.shape[0]
+        x = np.ascontiguousarray(uv[..., 0] * size - 0.5)
+        y = np.ascontiguousarray((1 - uv[..., 1]) * size - 0.5)
+        colours = cv2.remap(texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        shown = ~self._plain[rast[..., 3].astype(np.int64)]
+        image[shown] = colours[shown]
 
 
 def vertex_colours(asset: HeadAsset) -> Float[np.ndarray, "verts 3"]:

@@ -45,6 +45,9 @@ from tracker.workspace import result_folder
 # Keyframes are chosen among at most this many frames, evenly spread over the video.
 _KEYFRAME_CANDIDATES = 1000
 
+# A texture is averaged over at most this many frames.
+_TEXTURE_FRAMES = 60
+
 # Confidence at most of frames whose face no detector found and the dense term alone tracked.
 _DENSE_ONLY_CONFIDENCE = 0.5
 
@@ -137,7 +140,11 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
             windows = fit_frames(face, tracked, read, shared, camera_prior.principal_point, request.config)
             fits = list(_progress(windows, len(tracked), "fit", request.quiet))
         track, error = assemble(store, facts, fits, shared, camera_prior, asset, request.config)
-        files = write_outputs(request, staging, track, asset, clock)
+        texture = None
+        if photometric is not None and asset.uv is not None:
+            with clock.stage("texture"):
+                texture = unwrap_texture(request, track, asset, shared, embeddings)
+        files = write_outputs(request, staging, track, asset, clock, texture)
 
         report = RunReport(
             folder=request.out / name,
@@ -329,22 +336,31 @@ def nearest_index(valid: np.ndarray) -> np.ndarray:
 
 
 def write_outputs(
-    request: Request, staging: Path, track: HeadTrack, asset: HeadAsset, clock: StageClock
+    request: Request,
+    staging: Path,
+    track: HeadTrack,
+    asset: HeadAsset,
+    clock: StageClock,
+    texture: np.ndarray | None = None,
 ) -> list[str]:
     """All files of a run; returns their names."""
     from tracker.export.flame_params import write_flame_params
     from tracker.export.gltf import write_glb
+    from tracker.export.pictures import write_picture
     from tracker.overlay import write_overlay
 
     with clock.stage("parameters"):
         write_flame_params(staging / "flame_params.npz", track)
         files = ["flame_params.npz"]
     with clock.stage("head.glb"):
-        write_glb(staging / "head.glb", track, asset)
+        write_glb(staging / "head.glb", track, asset, texture)
         files.append("head.glb")
+    if texture is not None:
+        write_picture(staging / "texture.png", texture)
+        files.append("texture.png")
     if request.overlay:
         with clock.stage("overlay"):
-            write_overlay(staging / "overlay.mp4", request.video, track, asset, request.config.overlay, request.quiet)
+            write_overlay(staging / "overlay.mp4", request.video, track, asset, request.config.overlay, texture, request.quiet)
             files.append("overlay.mp4")
     if request.mesh:
         from tracker.export.meshes import write_mesh_sequence  # brings trimesh, which few runs need
@@ -353,6 +369,23 @@ def write_outputs(
             write_mesh_sequence(staging / "meshes", track, asset, request.mesh)
             files.append("meshes/")
     return files
+
+
+def unwrap_texture(
+    request: Request, track: HeadTrack, asset: HeadAsset, shared: SharedFit, embeddings: EmbeddingStore
+) -> np.ndarray:
+    """The clip's texture, from frames spread evenly over those with a tracked head."""
+    from tracker.export.vertices import track_vertices
+    from tracker.photometric.texture import TextureBuilder
+
+    usable = [t for t in np.flatnonzero(track.valid) if t in embeddings]
+    picked = set(usable[:: max(math.ceil(len(usable) / _TEXTURE_FRAMES), 1)])
+    builder = TextureBuilder(asset, track.camera, request.config.photometric.texture_size, shared.appearance)
+    with open_video(request.video, max_frames=track.n_frames) as video:
+        for number, (frame, vertices) in enumerate(zip(video, track_vertices(track, asset), strict=False)):
+            if number in picked:
+                builder.add(frame.image, vertices, embeddings.read(number))
+    return builder.finish()
 
 
 def _notes(track: HeadTrack, found: np.ndarray) -> Iterator[str]:

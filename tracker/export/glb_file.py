@@ -72,6 +72,17 @@ class GlbFile:
         }
         return self._append(accessor)
 
+    def add_png(self, data: bytes) -> int:
+        """Store a PNG file as a texture and return the texture's number."""
+        view = self._view(np.frombuffer(data, np.uint8))
+        for key in ("images", "samplers", "textures"):
+            self.document.setdefault(key, [])
+        self.document["images"].append({"bufferView": view, "mimeType": "image/png"})
+        self.document["samplers"].append({"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071})
+        number = len(self.document["images"]) - 1
+        self.document["textures"].append({"source": number, "sampler": number})
+        return number
+
     def write(self, path: Path) -> None:
         """Write the finished document and its data to ``path``."""
         document = {**self.document, "buffers": [{"byteLength": self._size}]}

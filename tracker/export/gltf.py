@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from flame_assets.asset import JOINT_NAMES, JOINT_PARENTS, HeadAsset
 from tracker.camera import CAMERA_POSITION, Camera
 from tracker.export.camera_matrices import FAR_M, NEAR_M
 from tracker.export.glb_file import INDEX_DATA, VERTEX_DATA, GlbFile
+from tracker.export.pictures import encode_png
 from tracker.export.rig import Rig, build_rig
 from tracker.export.surface import SplitSurface, material, split_at_seams, surface_parts, vertex_normals
 from tracker.export.vertices import check_head
@@ -35,8 +36,15 @@ _MESH_NODE = len(JOINT_NAMES)
 _CAMERA_NODE = _MESH_NODE + 1
 
 
-def write_glb(path: Path, track: HeadTrack, asset: HeadAsset) -> None:
+def write_glb(
+    path: Path, track: HeadTrack, asset: HeadAsset, texture: UInt8[np.ndarray, "size size 3"] | None = None
+) -> None:
     """Write the animated head to ``path``.
+
+    Args:
+        path: of the file.
+        track, asset: what to write.
+        texture: RGB, row 0 at v = 1, for skin and lips; plain colours without one, and for eyes and teeth.
 
     Raises:
         UserError: ``asset`` is not the head that the track was made with.
@@ -45,6 +53,7 @@ def write_glb(path: Path, track: HeadTrack, asset: HeadAsset) -> None:
     rig = build_rig(track, asset)
     parts = surface_parts(asset)
     glb = GlbFile(generator="densemarks-tracker")
+    number = None if texture is None else glb.add_png(encode_png(texture))
     glb.document |= {
         "scene": 0,
         "scenes": [{"name": "head track", "nodes": [0, _MESH_NODE, _CAMERA_NODE]}],
@@ -55,7 +64,7 @@ def write_glb(path: Path, track: HeadTrack, asset: HeadAsset) -> None:
         ],
         "cameras": [_camera(track.camera)],
         "skins": [_skin(glb, rig)],
-        "materials": [material(part) for part in parts],
+        "materials": [material(part, number) for part in parts],
         "meshes": [_mesh(glb, rig, asset, list(parts.values()))],
         "animations": [_animation(glb, rig, track)],
     }

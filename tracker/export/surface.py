@@ -21,6 +21,7 @@ _PARTS = {
     "lips": ("lips",),
 }
 _SKIN = "skin"
+_TEXTURED = (_SKIN, "lips")
 
 # sRGB colour and roughness
 _LOOKS = {
@@ -95,9 +96,15 @@ def surface_parts(asset: HeadAsset) -> dict[str, Int[np.ndarray, "n"]]:
     return {name: triangles for name, triangles in parts.items() if len(triangles)}
 
 
-def material(part: str) -> dict[str, Any]:
-    """A glTF material for a part of :func:`surface_parts`."""
+def material(part: str, texture: int | None = None) -> dict[str, Any]:
+    """A glTF material for a part of :func:`surface_parts`; skin and lips take the texture of that number."""
     srgb, roughness = _LOOKS[part]
+    if texture is not None and part in _TEXTURED:
+        return {
+            "name": part,
+            "pbrMetallicRoughness": {"baseColorTexture": {"index": texture}, "metallicFactor": 0, "roughnessFactor": roughness},
+            "doubleSided": True,
+        }
     linear = [round(((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92, 4) for c in srgb]
     return {
         "name": part,

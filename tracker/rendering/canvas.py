@@ -20,6 +20,11 @@ class MeshCanvas:
         self._rast = np.zeros((height, width, 4), np.float32)
         self._interpolated: dict[int, np.ndarray] = {}
 
+    @property
+    def rasterized(self) -> Float32[np.ndarray, "height width 4"]:
+        """What :meth:`rasterize` drew last; row 0 at the bottom."""
+        return self._rast
+
     def rasterize(
         self, pos: Float32[np.ndarray, "verts 4"], tri: Int32[np.ndarray, "faces 3"]
     ) -> Float32[np.ndarray, "height width 4"]:

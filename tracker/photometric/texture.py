@@ -1,0 +1,133 @@
+"""The texture of a clip: what the camera saw of the skin, laid out in the head's uv map."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+
+from flame_assets.asset import HeadAsset
+from tracker.camera import CAMERA_POSITION, Camera
+from tracker.dense.embedding_store import EmbeddingRecord
+from tracker.photometric.light import Appearance, harmonics
+from tracker.rendering.canvas import MeshCanvas
+from tracker.rendering.clip_space import perspective, vertex_normals, world_to_clip
+
+_GRAZING = 0.2
+_DEPTH_TOLERANCE_M = 0.006
+_GOOD = 4.0  # summed weight from which a texel needs no help from its neighbours
+
+
+class TextureBuilder:
+    """Averages frames in uv space; memory does not grow with their number.
+
+    Args:
+        asset: a head with uv coordinates.
+        camera: the clip's.
+        size: side of the texture, pixels.
+        appearance: the clip's light, to be taken out of the colours; None keeps them as they are.
+
+    Raises:
+        ValueError: the head has no uv coordinates.
+    """
+
+    def __init__(self, asset: HeadAsset, camera: Camera, size: int, appearance: Appearance | None) -> None:
+        if asset.uv is None or asset.uv_faces is None:
+            raise ValueError(f"head {asset.name!r} has no uv coordinates")
+        self._camera, self._size = camera, size
+        self._faces = np.ascontiguousarray(asset.faces, np.int32)
+        triangle, weights, self._texels = _texel_places(asset, size)
+        self._corners = self._faces[triangle]
+        self._weights = weights.astype(np.float32)
+        self._light = None if appearance is None else appearance.light.cpu().numpy().astype(np.float32)
+        self._sum = np.zeros((len(weights), 4), np.float32)
+        scale = min(1.0, 512 / max(camera.width, camera.height))
+        self._depth_size = (max(int(camera.height * scale), 1), max(int(camera.width * scale), 1))
+        self._canvas = MeshCanvas(*self._depth_size)
+        width, height = self._depth_size[1], self._depth_size[0]
+        fx = width / camera.width
+        self._projection = perspective(camera.focal_px * fx, camera.cx * fx, camera.cy * fx, width, height, near=0.01, far=100.0)
+
+    def add(
+        self, image: UInt8[np.ndarray, "h w 3"], vertices: Float[np.ndarray, "verts 3"], record: EmbeddingRecord | None = None
+    ) -> None:
+        """Take in an RGB frame that shows the head at ``vertices`` (world, metres).
+
+        ``record`` tells which pixels show the head and nothing in front of it; without one all are believed.
+        """
+        points = torch.as_tensor(vertices, dtype=torch.float32)
+        normals = vertex_normals(points, torch.as_tensor(self._faces)).numpy()
+        depth = self._depth_picture(points)
+        place = np.einsum("nk,nkc->nc", self._weights, vertices[self._corners].astype(np.float32))
+        normal = np.einsum("nk,nkc->nc", self._weights, normals[self._corners])
+        normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-9)
+        towards = np.asarray(CAMERA_POSITION, np.float32) - place
+        distance = towards[:, 2]
+        facing = np.einsum("nc,nc->n", normal, towards) / np.linalg.norm(towards, axis=1)
+        c = self._camera
+        x = c.cx + c.focal_px * -towards[:, 0] / np.maximum(distance, 1e-3)
+        y = c.cy + c.focal_px * towards[:, 1] / np.maximum(distance, 1e-3)
+        fy, fx = self._depth_size[0] / c.height, self._depth_size[1] / c.width
+        nearest = _sample(depth, x * fx, y * fy, cv2.INTER_NEAREST)
+        visible = (distance > 0) & (distance < nearest + _DEPTH_TOLERANCE_M)
+        weight = np.where(visible, np.clip((facing - _GRAZING) / (1 - _GRAZING), 0, 1) ** 2, 0)
+        if record is not None:
+            on_map = record.crop.to_crop(np.stack([x, y], axis=1), record.trust.shape[0])
+            weight = weight * _sample(record.trust, on_map[:, 0], on_map[:, 1])
+        colour = _sample(image, x, y).astype(np.float32)
+        if self._light is not None:
+            shading = harmonics(torch.as_tensor(normal)).numpy() @ self._light
+            colour = colour / np.clip(shading, 0.4, 2.0)
+        self._sum[:, :3] += weight[:, None] * colour
+        self._sum[:, 3] += weight
+
+    def _depth_picture(self, points: torch.Tensor) -> np.ndarray:
+        """Distance along the viewing direction of what shows, metres, row 0 on top; 0 where nothing does."""
+        rast = self._canvas.rasterize(world_to_clip(points, self._projection).numpy(), self._faces)
+        w = (CAMERA_POSITION[2] - points[:, 2:]).numpy()
+        depth = self._canvas.interpolate(w, self._faces)
+        return np.ascontiguousarray(np.where(rast[..., 3:] > 0, depth, 0)[::-1, :, 0])
+
+    def finish(self) -> UInt8[np.ndarray, "size size 3"]:
+        """The texture, RGB, row 0 at v = 1; what was never seen continues its surroundings."""
+        filled = np.zeros((self._size, self._size, 4), np.float32)
+        filled[self._texels] = self._sum / _GOOD
+        return np.clip(push_pull(filled) + 0.5, 0, 255).astype(np.uint8)
+
+
+def _sample(image: np.ndarray, x: np.ndarray, y: np.ndarray, method: int = cv2.INTER_LINEAR) -> np.ndarray:
+    """Values at pixel positions (centres at halves), 0 outside. In rows, because OpenCV maps no picture of 32,768 rows."""
+    count, width = len(x), 1024
+    padded = -(-count // width) * width
+    at = [np.full(padded, -9.0, np.float32) for _ in range(2)]
+    at[0][:count], at[1][:count] = x - 0.5, y - 0.5
+    grid = [a.reshape(-1, width) for a in at]
+    out = cv2.remap(image, *grid, method, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    return out.reshape(padded, *image.shape[2:])[:count]
+
+
+def push_pull(weighted: Float[np.ndarray, "h w 4"]) -> Float[np.ndarray, "h w 3"]:
+    """Fill holes from coarser levels of a pyramid (Gortler et al., *The lumigraph*, SIGGRAPH 1996).
+
+    Args:
+        weighted: colours times weight, and the weight; weights of one and more stand for themselves.
+    """
+    total = np.maximum(weighted[..., 3:], 1e-9)
+    share = np.minimum(weighted[..., 3:], 1)
+    here = weighted[..., :3] / total
+    if min(weighted.shape[:2]) <= 1:
+        return here
+    coarse = cv2.resize(weighted, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) * 4
+    above = cv2.resize(push_pull(coarse), weighted.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return here * share + above * (1 - share)
+
+
+def _texel_places(asset: HeadAsset, size: int) -> tuple[np.ndarray, np.ndarray, Bool[np.ndarray, "size size"]]:
+    """Triangle and barycentrics of every texel that the uv map covers, and where those texels are (row 0 at v = 1)."""
+    assert asset.uv is not None and asset.uv_faces is not None
+    flat = np.concatenate([asset.uv * 2 - 1, np.zeros((len(asset.uv), 1)), np.ones((len(asset.uv), 1))], axis=1)
+    rast = MeshCanvas(size, size).rasterize(flat.astype(np.float32), np.ascontiguousarray(asset.uv_faces, np.int32))[::-1]
+    covered = rast[..., 3] > 0
+    u, v = rast[..., 0][covered], rast[..., 1][covered]
+    return rast[..., 3][covered].astype(np.int64) - 1, np.stack([u, v, 1 - u - v], axis=1), covered
