@@ -59,7 +59,7 @@ def main() -> int:
             still = next(iter(video)).image
         names = [t for t in options.trackers if t != "dense_landmarks_photometric" or not options.quick]
         jitter = {t: static_jitter_deg(still, asset, t) for t in names}
-        kept = {t: amplitude_kept(work / "clip_1", asset, t, TRACKERS[t]) for t in names}
+        kept = {t: amplitude_kept(clip, asset, t, 60 if options.quick else 240) for t in names}
     scores = {
         "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
         "seed": options.seed,

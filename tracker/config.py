@@ -75,12 +75,12 @@ class SmoothnessSettings:
     independent: the values halve the jitter of a real talking head and keep 99 % of its blinks' and jaw's range.
     """
 
-    rotation_rad: float = 0.1
+    rotation_rad: float = 0.07
     translation_m: float = 0.05
     expression: float = 4.0
     eyes_rad: float = 6.0
     jaw_rad: float = 1.0
-    neck_rad: float = 0.35
+    neck_rad: float = 0.03
 
 
 @dataclass(frozen=True)

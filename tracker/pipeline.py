@@ -24,6 +24,7 @@ from flame_assets.asset import AssetError, HeadAsset
 from flame_assets.load import load_head
 from tracker.camera import FocalPrior, focal_prior
 from tracker.config import TrackerConfig
+from tracker.dense.calibration import load_calibration, measure, save_calibration
 from tracker.dense.embedder import HeadEmbedder
 from tracker.dense.embedding_store import EmbeddingStore
 from tracker.dense.reading import read_dense
@@ -44,6 +45,9 @@ from tracker.workspace import result_folder
 
 # Keyframes are chosen among at most this many frames, evenly spread over the video.
 _KEYFRAME_CANDIDATES = 1000
+
+# Canonical coordinates of a foreign head are averaged over at most this many frames.
+_CALIBRATION_FRAMES = 24
 
 # A texture is averaged over at most this many frames.
 _TEXTURE_FRAMES = 60
@@ -99,6 +103,9 @@ def track_video(request: Request) -> RunReport:
 def _track(request: Request, device: str, clock: StageClock) -> RunReport:
     try:
         asset = load_head(request.head)
+        foreign = request.config.dense.enabled and (request.head is not None or request.network != "lite")
+        known = load_calibration(asset, request.network) if foreign else None
+        asset = asset if known is None else replace(asset, canonical=known)
         sites = spread_sites(asset, request.config.dense.sites) if request.config.dense.enabled else None
         photometric = request.config.photometric if request.config.photometric.enabled else None
         if photometric is not None and sites is None:
@@ -131,9 +138,18 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
                 batch = replace(batch, pictures=read_pictures(pictures, embeddings, numbers, face.head))
             return batch
 
+        offered = np.flatnonzero(found)
+        offered = offered[:: math.ceil(len(offered) / _KEYFRAME_CANDIDATES)]
+        if foreign and known is None:
+            with clock.stage("calibration"):
+                measured = calibrate(store, embeddings, asset, face, sites, camera_prior, request)
+            if measured is not None:
+                save_calibration(asset, request.network, measured)
+                asset = replace(asset, canonical=measured)
+                sites = spread_sites(asset, request.config.dense.sites)
+                face = FaceLandmarks.build(asset, request.config.landmarks, device, sites, skin)
+
         with clock.stage("keyframes"):
-            offered = np.flatnonzero(found)
-            offered = offered[:: math.ceil(len(offered) / _KEYFRAME_CANDIDATES)]
             shared = fit_shared(face, torch.as_tensor(offered), read, camera_prior, request.config)
         with clock.stage("frames"):
             tracked = torch.as_tensor([f for f in range(len(store)) if found[f] or f in embeddings])
@@ -369,6 +385,33 @@ def write_outputs(
             write_mesh_sequence(staging / "meshes", track, asset, request.mesh)
             files.append("meshes/")
     return files
+
+
+def calibrate(
+    store: LandmarkStore,
+    embeddings: EmbeddingStore,
+    asset: HeadAsset,
+    face: FaceLandmarks,
+    sites: DenseSites | None,
+    camera: FocalPrior,
+    request: Request,
+) -> np.ndarray | None:
+    """Canonical coordinates of a head that the network was not made for; None when too little of it was seen."""
+    config = replace(request.config, keyframes=replace(request.config.keyframes, count=_CALIBRATION_FRAMES))
+    candidates = np.array([f for f in np.flatnonzero(store.found) if f in embeddings], int)
+    if len(candidates) == 0 or sites is None:
+        return None
+    candidates = candidates[:: math.ceil(len(candidates) / _KEYFRAME_CANDIDATES)]
+
+    def read(frames: torch.Tensor, dense: bool = True) -> FrameBatch:
+        return read_batch(store, frames.cpu().numpy(), face, None, None, config)
+
+    blind = replace(face, dense=None, skin=None)
+    fit = fit_shared(blind, torch.as_tensor(candidates), read, camera, config)
+    batch = read_batch(store, fit.keyframes.cpu().numpy(), face, embeddings, sites, config)
+    if batch.dense is None:
+        return None
+    return measure(asset, face.head, batch.dense, fit.solution.values, camera.principal_point)
 
 
 def unwrap_texture(

@@ -21,7 +21,7 @@ from tracker.config import SmoothnessSettings, TrackerConfig, load_config
 from tracker.dense.embedder import HeadEmbedder
 from tracker.dense.embedding_store import EmbeddingStore
 from tracker.dense.sites import spread_sites
-from tracker.evaluation.trackers import run_tracker
+from tracker.evaluation.trackers import TRACKERS, run_tracker
 from tracker.fitting.keyframes import SharedFit, fit_shared
 from tracker.fitting.objective import (
     FaceLandmarks,
@@ -209,12 +209,12 @@ def static_jitter_deg(image: np.ndarray, asset: HeadAsset, tracker: str, frames:
     return float(np.degrees(np.sqrt((away**2).mean())))
 
 
-def amplitude_kept(video: Path, asset: HeadAsset, tracker: str, preset: str) -> dict[str, float]:
+def amplitude_kept(video: Path, asset: HeadAsset, tracker: str, max_frames: int) -> dict[str, float]:
     """Range (2nd to 98th percentile) of blinks and of the mouth's opening, relative to the same tracker without smoothing."""
-    config = load_config(preset)
+    config = load_config(TRACKERS[tracker])
     loose = SmoothnessSettings(*(math.inf for _ in dataclasses.fields(SmoothnessSettings)))
-    smooth = run_tracker(tracker, video, asset, config).track
-    rough = run_tracker(tracker, video, asset, dataclasses.replace(config, smoothness=loose)).track
+    smooth = run_tracker(tracker, video, asset, config, max_frames).track
+    rough = run_tracker(tracker, video, asset, dataclasses.replace(config, smoothness=loose), max_frames).track
 
     def span(track, names: tuple[str, ...]) -> float:
         curve = track.expr[:, [track.expression_names.index(n) for n in names]].mean(1)

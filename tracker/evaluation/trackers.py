@@ -46,12 +46,14 @@ class Result:
     peak_memory_mb: float
 
 
-def run_tracker(name: str, video: Path, asset: HeadAsset, config: TrackerConfig | None = None, overlay: bool = False) -> Result:
-    """Track ``video`` with one of :data:`TRACKERS` (or a configuration of one's own) in a temporary folder."""
+def run_tracker(
+    name: str, video: Path, asset: HeadAsset, config: TrackerConfig | None = None, max_frames: int | None = None
+) -> Result:
+    """Track ``video`` with one of :data:`TRACKERS` (or a configuration of one's own) in a temporary folder, without an overlay."""
     preset = TRACKERS[name]
     with TemporaryDirectory() as folder:
         request = Request(
-            video=video, out=Path(folder), config=config or load_config(preset), preset=preset, overlay=overlay, quiet=True
+            video=video, out=Path(folder), config=config or load_config(preset), preset=preset, max_frames=max_frames, overlay=False, quiet=True
         )
         report = track_video(request)
         track = load_track(report.folder / "flame_params.npz")

@@ -147,9 +147,12 @@ class _Motion:
 
 
 def suite(seed: int, count: int, frames: int = 60) -> list[Script]:
-    """Scripts of a test suite: people and focal lengths differ, the head turns by 25 to 80 degrees to both sides."""
+    """Scripts of a test suite: people and focal lengths differ, the head turns by 25 to 80 degrees to both sides.
+
+    A clip takes 4.8 seconds, however many frames that is.
+    """
     rng = np.random.default_rng([seed, 5])
-    base = Script(seed=0, frames=frames)
+    base = Script(seed=0, frames=frames, frame_rate=frames / 4.8)
     return [
         replace(base, seed=seed + k, yaw_deg=(80.0, 25.0, 55.0)[k % 3], focal_ratio=float(rng.uniform(1.0, 2.2)), speech=float(rng.uniform(0.4, 0.9)))
         for k in range(count)

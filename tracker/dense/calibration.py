@@ -1,0 +1,123 @@
+"""Canonical coordinates of a head in a network's cube, measured on a clip.
+
+The shipped network speaks of the default head's own coordinates. Another head (FLAME), or another network (the DenseMarks
+authors', a user's training) has a cube of its own. What the network says about each vertex is then measured: the clip is
+fitted with landmarks alone, and each vertex takes the robust mean of the locations predicted where it is seen. The result
+belongs to that head and that network and is kept in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from flame_assets.asset import HeadAsset
+from flame_assets.load import cache_folder
+from tracker.camera import project
+from tracker.export.atomic import atomic_file
+from tracker.fitting.dense import DenseBatch, sample_map
+from tracker.fitting.kinematics import HeadPoints
+from tracker.fitting.visibility import visible_places
+from tracker.head_model import HeadModel
+from tracker.rendering import get_renderer
+
+_MIN_TRUST = 0.5
+_TYPICAL = 0.03
+_ROUNDS = 5
+_NEIGHBOURS = 8
+_REACH_M = 0.03  # how far a measured vertex speaks for its neighbours
+
+
+def calibration_file(asset: HeadAsset, network: str) -> Path:
+    """Where the calibration of this head and this network is kept."""
+    path = Path(network)
+    key = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else network
+    name = hashlib.sha256(f"{asset.sha256()} {key}".encode()).hexdigest()[:24]
+    return cache_folder().parent / "calibration" / f"{name}.npz"
+
+
+def load_calibration(asset: HeadAsset, network: str) -> Float[np.ndarray, "verts 3"] | None:
+    """Canonical coordinates measured before, None where there are none (or the file is damaged)."""
+    try:
+        with np.load(calibration_file(asset, network), allow_pickle=False) as file:
+            canonical = file["canonical"]
+    except (OSError, ValueError, KeyError, EOFError):
+        return None
+    return canonical if canonical.shape == (asset.n_vertices, 3) and np.isfinite(canonical).all() else None
+
+
+def save_calibration(asset: HeadAsset, network: str, canonical: Float[np.ndarray, "verts 3"]) -> None:
+    """Keep canonical coordinates for later runs; a cache that cannot be written is no error."""
+    path = calibration_file(asset, network)
+    try:
+        os.makedirs(path.parent, exist_ok=True)
+        with atomic_file(path) as unfinished:
+            np.savez(unfinished, canonical=canonical.astype(np.float32))
+    except OSError:
+        pass
+
+
+@torch.no_grad()
+def measure(
+    asset: HeadAsset, head: HeadModel, batch: DenseBatch, values: Mapping[str, Tensor], principal_point: tuple[float, float]
+) -> Float[np.ndarray, "verts 3"] | None:
+    """Canonical coordinates from fitted frames; None when too little of the head was seen to tell.
+
+    Args:
+        asset, head: the head model.
+        batch: what the network said about the frames.
+        values: the frames' parameters, from landmarks.
+        principal_point: pixels.
+    """
+    size = (batch.maps.shape[2], batch.maps.shape[3])
+    positions = HeadPoints.evaluate(head, values).positions
+    pixels, _ = project(positions, values["log_focal"].exp().expand(len(positions)), principal_point)
+    on_map = pixels @ batch.to_map[:, :, :2].mT + batch.to_map[:, None, :, 2]
+    inside = ((on_map > 0.5) & (on_map < on_map.new_tensor([size[1], size[0]]) - 0.5)).all(-1)
+    renderer = get_renderer("auto", head.device)
+    visible = visible_places(head, head, batch.to_map, size, values, principal_point, renderer)
+    seen, _ = sample_map(torch.cat([batch.maps, batch.trust[:, None]], dim=1), on_map)
+    weight = torch.where(inside & (visible > 0) & (seen[..., 3] > _MIN_TRUST), seen[..., 3], 0)
+    return robust_means(asset.v_template, seen[..., :3].cpu().numpy(), weight.cpu().numpy())
+
+
+def robust_means(
+    template: Float[np.ndarray, "verts 3"], locations: Float[np.ndarray, "frames verts 3"], weight: Float[np.ndarray, "frames verts"]
+) -> Float[np.ndarray, "verts 3"] | None:
+    """Mean location of each vertex by iterative re-weighting; vertices never seen continue those around them.
+
+    The continuation is a similarity of the template (a cube is one, of some mean head), plus what the nearest measured
+    vertices differ from it.
+    """
+    known = weight.sum(0) > 0
+    if known.sum() < max(0.05 * len(template), 50):
+        return None
+    w = weight.astype(np.float64)
+    for _ in range(_ROUNDS):
+        mean = (w[..., None] * locations).sum(0) / np.maximum(w.sum(0), 1e-9)[:, None]
+        distance = np.linalg.norm(locations - mean, axis=-1)
+        w = weight / (1 + (distance / _TYPICAL) ** 2) ** 2
+    smooth = _similarity(template[known].astype(np.float64), mean[known], template.astype(np.float64))
+    distance, nearest = cKDTree(template[known]).query(template, k=_NEIGHBOURS)
+    share = np.exp(-((distance / _REACH_M) ** 2)) + 1e-12
+    rest = (share[..., None] * (mean - smooth)[known][nearest]).sum(1) / share.sum(1, keepdims=True)
+    rest *= np.exp(-((distance[:, :1] / (3 * _REACH_M)) ** 2))
+    out = np.where(known[:, None], mean, smooth + rest)
+    return np.clip(out, 0, 1).astype(np.float32)
+
+
+def _similarity(source: np.ndarray, target: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """``points`` moved by the scale, rotation and shift that take ``source`` to ``target`` (Umeyama 1991)."""
+    a, b = source.mean(0), target.mean(0)
+    u, singular, vt = np.linalg.svd((target - b).T @ (source - a))
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+    scale = (singular * sign).sum() / ((source - a) ** 2).sum()
+    return scale * (points - a) @ ((u * sign) @ vt).T + b
