@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 from flame_assets.asset import HeadAsset
@@ -32,8 +31,7 @@ from tracker.rendering import get_renderer
 _MIN_TRUST = 0.5
 _TYPICAL = 0.03
 _ROUNDS = 5
-_NEIGHBOURS = 8
-_REACH_M = 0.03  # how far a measured vertex speaks for its neighbours
+_PRIOR_FRAMES = 4.0  # the similarity counts like this many good observations of each vertex
 
 
 def calibration_file(asset: HeadAsset, network: str) -> Path:
@@ -92,10 +90,9 @@ def measure(
 def robust_means(
     template: Float[np.ndarray, "verts 3"], locations: Float[np.ndarray, "frames verts 3"], weight: Float[np.ndarray, "frames verts"]
 ) -> Float[np.ndarray, "verts 3"] | None:
-    """Mean location of each vertex by iterative re-weighting; vertices never seen continue those around them.
+    """Mean location of each vertex by iterative re-weighting, drawn towards a similarity of the template.
 
-    The continuation is a similarity of the template (a cube is one, of some mean head), plus what the nearest measured
-    vertices differ from it.
+    A cube is a similarity of some mean head, so that tells where vertices lie that were seldom seen or never.
     """
     known = weight.sum(0) > 0
     if known.sum() < max(0.05 * len(template), 50):
@@ -106,11 +103,11 @@ def robust_means(
         distance = np.linalg.norm(locations - mean, axis=-1)
         w = weight / (1 + (distance / _TYPICAL) ** 2) ** 2
     smooth = _similarity(template[known].astype(np.float64), mean[known], template.astype(np.float64))
-    distance, nearest = cKDTree(template[known]).query(template, k=_NEIGHBOURS)
-    share = np.exp(-((distance / _REACH_M) ** 2)) + 1e-12
-    rest = (share[..., None] * (mean - smooth)[known][nearest]).sum(1) / share.sum(1, keepdims=True)
-    rest *= np.exp(-((distance[:, :1] / (3 * _REACH_M)) ** 2))
-    out = np.where(known[:, None], mean, smooth + rest)
+    # few and scattered observations do not outweigh the whole head's
+    deviation = np.sqrt((w * ((locations - mean) ** 2).sum(-1)).sum(0) / np.maximum(w.sum(0), 1e-9))
+    evidence = w.sum(0) / (1 + (deviation / _TYPICAL) ** 2)
+    share = (evidence / (evidence + _PRIOR_FRAMES))[:, None]
+    out = share * mean + (1 - share) * smooth
     return np.clip(out, 0, 1).astype(np.float32)
 
 
