@@ -14,6 +14,7 @@ import platform
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("GLOG_minloglevel", "2")
@@ -31,7 +32,7 @@ from tracker.evaluation.solver_checks import (  # noqa: E402
     static_jitter_deg,
 )
 from tracker.evaluation.synthetic_suite import run_suite  # noqa: E402
-from tracker.evaluation.trackers import TRACKERS  # noqa: E402
+from tracker.evaluation.trackers import ABLATIONS, TRACKERS  # noqa: E402
 from tracker.export.atomic import atomic_file  # noqa: E402
 from tracker.video.reader import open_video  # noqa: E402
 
@@ -39,6 +40,7 @@ from tracker.video.reader import open_video  # noqa: E402
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two short clips and fewer frames")
+    parser.add_argument("--ablation", action="store_true", help="parts of the dense and photometric terms instead, on four clips")
     parser.add_argument("--trackers", nargs="+", choices=tuple(TRACKERS), default=list(TRACKERS))
     parser.add_argument("--seed", type=int, default=9000, help="of the synthetic clips (default: 9000)")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -46,6 +48,10 @@ def main() -> int:
     options = parser.parse_args()
     count, frames = (2, 24) if options.quick else (9, 60)
     asset = load_head()
+    if options.ablation:
+        with TemporaryDirectory() as folder:
+            synthetic = run_suite(list(ABLATIONS), 2 if options.quick else 4, frames, Path(folder), options.seed)
+        return finish({"seed": options.seed, "clips": 2 if options.quick else 4, "frames": frames, "synthetic": synthetic}, options)
     with TemporaryDirectory() as folder:
         work = Path(folder)
         synthetic = run_suite(options.trackers, count, frames, work, options.seed)
@@ -77,6 +83,11 @@ def main() -> int:
         "static_jitter_deg": jitter,
         "amplitude_kept": kept,
     }
+    return finish(scores, options)
+
+
+def finish(scores: dict[str, Any], options: argparse.Namespace) -> int:
+    """Print the tables and write the files that were asked for."""
     text = markdown_report(scores)
     print(text)
     for path, content in ((options.json, json.dumps(scores, indent=2) + "\n"), (options.markdown, text)):

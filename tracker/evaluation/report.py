@@ -52,6 +52,8 @@ def markdown_report(scores: dict[str, Any]) -> str:
             mean, low, high = mean_and_interval([clip[key] for clip in scores["synthetic"][name]])
             cells.append(f"{mean:.2f} ({low:.2f}–{high:.2f})")
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    if "solver" not in scores:
+        return "\n".join(lines) + "\n"
     solver = scores["solver"]
     lines += [
         "",

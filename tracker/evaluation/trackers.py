@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -24,6 +25,25 @@ TRACKERS = {
     "dense_landmarks_photometric": "best",
 }
 """Name in reports -> preset."""
+
+ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "look_up": {"dense": {"outline_inflation": 0.0}, "photometric": {"enabled": False}},
+    "compare": {"dense": {"outline_inflation": 0.0, "look_up": False, "compare": True}, "photometric": {"enabled": False}},
+    "look_up_then_compare": {"dense": {"outline_inflation": 0.0, "compare": True}, "photometric": {"enabled": False}},
+    "look_up_outline": {"photometric": {"enabled": False}},
+    "look_up_outline_photometric": {},
+}
+"""Name in reports -> what differs from preset ``best``."""
+
+
+def configuration(name: str) -> tuple[str, TrackerConfig]:
+    """Preset and configuration of one of :data:`TRACKERS` or :data:`ABLATIONS`."""
+    if name in TRACKERS:
+        return TRACKERS[name], load_config(TRACKERS[name])
+    config = load_config("best")
+    for section, changes in ABLATIONS[name].items():
+        config = replace(config, **{section: replace(getattr(config, section), **changes)})
+    return "best", config
 
 
 @dataclass(frozen=True)
@@ -49,11 +69,12 @@ class Result:
 def run_tracker(
     name: str, video: Path, asset: HeadAsset, config: TrackerConfig | None = None, max_frames: int | None = None
 ) -> Result:
-    """Track ``video`` with one of :data:`TRACKERS` (or a configuration of one's own) in a temporary folder, without an overlay."""
-    preset = TRACKERS[name]
+    """Track ``video`` with one of :data:`TRACKERS` or :data:`ABLATIONS` (or a configuration of one's own) in a temporary
+    folder, without an overlay."""
+    preset, usual = configuration(name)
     with TemporaryDirectory() as folder:
         request = Request(
-            video=video, out=Path(folder), config=config or load_config(preset), preset=preset, max_frames=max_frames, overlay=False, quiet=True
+            video=video, out=Path(folder), config=config or usual, preset=preset, max_frames=max_frames, overlay=False, quiet=True
         )
         report = track_video(request)
         track = load_track(report.folder / "flame_params.npz")
