@@ -70,8 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     fit = parser.add_argument_group("fit")
     fit.add_argument(
-        "--preset", choices=PRESETS, default="fast",
-        help="a file in configs/: speed against thoroughness (default: fast)",
+        "--preset", choices=PRESETS, default="balanced",
+        help="a file in configs/: speed against thoroughness (default: balanced)",
     )  # fmt: skip
     fit.add_argument("--config", metavar="FILE", type=Path, help="YAML file laid over the preset, key by key")
     fit.add_argument(

@@ -145,7 +145,7 @@ class DenseSettings:
     compare: bool = False
     error_floor: float = 0.01
     error_inflation: float = 1.5
-    outline_inflation: float = 2.0
+    outline_inflation: float = 1.0
     kernel_scale: float = 3.0
     min_trust: float = 0.3
     landmark_factor: float = 1.5
@@ -203,7 +203,7 @@ class TrackerConfig:
         return SolverConfig(max_iterations=iterations)
 
 
-def load_config(preset: str = "fast", overlay_file: Path | None = None) -> TrackerConfig:
+def load_config(preset: str = "balanced", overlay_file: Path | None = None) -> TrackerConfig:
     """Read a preset and lay the user's file over it.
 
     Raises:

@@ -64,7 +64,7 @@ class Request:
     out: Path
     config: TrackerConfig
     name: str | None = None
-    preset: str = "fast"
+    preset: str = "balanced"
     head: Path | None = None
     landmarker: Path | None = None
     network: str = "lite"

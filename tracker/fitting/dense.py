@@ -29,9 +29,9 @@ from tracker.fitting.robust import GemanMcClure
 from tracker.fitting.solver import Linearization, Term
 from tracker.head_model import HeadModel
 
-
 _EDGE_COSINE = 0.2  # on a head 9 cm across, places within it lie less than 2 mm inside the outline
 _OUTLINE_REACH = 6.0  # map pixels
+_RIM = 2.0  # map pixels from the head's own outline within which a place tells of it
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,8 @@ class MapResidual:
 
     Attributes:
         points: the head restricted to the places.
-        expected: what the map should hold there: the places' own locations, for a map of locations.
+        expected: what the map should hold there: the places' own locations for a map of locations, their distance to the
+            head's own outline for a map of distances, colours for a picture.
         precision: 1 / (expected error in the map's units); 0 leaves a place out (hidden, off the map).
         maps, to_map: see :class:`DenseBatch`.
         principal_point: pixels.
@@ -159,44 +160,6 @@ class MapResidual:
         predicted, slope = sample_map(self.maps, pixels @ linear.mT + shift)
         weight = self.precision[..., None]
         residual = (predicted - self.expected) * weight
-        if not wanted:
-            return Linearization(residual)
-        per_pixel = (slope @ linear[:, None]) * weight[..., None]
-        jacobians = head.jacobians(per_pixel @ per_metre, wanted)
-        if "log_focal" in wanted:
-            offset = pixels - pixels.new_tensor(self.principal_point)
-            jacobians["log_focal"] = per_pixel @ offset[..., None]
-        return Linearization(residual, jacobians)
-
-
-@dataclass(frozen=True)
-class OutlineResidual:
-    """Distance from the places on the head's outline to the outline that the network sees, in units of the expected error.
-
-    The network's mask tells where lines of sight meet the bald head, hair or not. Its signed distance is zero along the
-    outline, and its slope there is the outline's normal, so the residual and its derivative are one look at that map.
-
-    Attributes:
-        points: the head restricted to the places.
-        precision: 1 / (expected error in map pixels); 0 for places that are not on the outline.
-        distance, to_map: see :class:`DenseBatch`.
-        principal_point: pixels.
-    """
-
-    points: HeadModel
-    precision: Float[Tensor, "frames n"]
-    distance: Float[Tensor, "frames h w"]
-    to_map: Float[Tensor, "frames 2 3"]
-    principal_point: tuple[float, float]
-
-    def __call__(self, values: Mapping[str, Tensor], wanted: frozenset[str]) -> Linearization:
-        head = HeadPoints.evaluate(self.points, values)
-        focal = values["log_focal"].exp()
-        pixels, per_metre = project(head.positions, focal.expand(len(head.positions)), self.principal_point)
-        linear, shift = self.to_map[:, :, :2], self.to_map[:, None, :, 2]
-        distance, slope = sample_map(self.distance[:, None], pixels @ linear.mT + shift)
-        weight = self.precision[..., None]
-        residual = distance * weight
         if not wanted:
             return Linearization(residual)
         per_pixel = (slope @ linear[:, None]) * weight[..., None]
@@ -246,8 +209,15 @@ def outline_term(
     values: Mapping[str, Tensor],
     settings: DenseSettings,
     principal_point: tuple[float, float],
+    drawn: Float[Tensor, "frames h w"],
 ) -> Term:
-    """Agreement of outlines, at the places whose surface is seen edge-on given the current ``values``."""
+    """Agreement of outlines, at the places whose surface is seen edge-on given the current ``values``.
+
+    The network's mask tells where lines of sight meet the bald head, hair or not. The slope of its signed distance is the
+    outline's normal, so the residual is one more look at a map. A place should be as far from the outline that the network
+    sees as it is from the outline of the head itself, ``drawn`` at ``values`` as signed distances: edge-on places lie a
+    little inside of it, those of ears and jaws even by a centimetre, and zero would swell the head.
+    """
     with torch.no_grad():
         head = HeadPoints.evaluate(surface.points, values)
         pixels, _ = project(head.positions, values["log_focal"].exp().expand(len(head.positions)), principal_point)
@@ -259,12 +229,12 @@ def outline_term(
         normals = torch.nn.functional.normalize((blended @ surface.normals[..., None])[..., 0], dim=-1)
         towards = torch.nn.functional.normalize(head.positions.new_tensor(CAMERA_POSITION) - head.positions, dim=-1)
         edge_on = (1 - ((normals * towards).sum(-1) / _EDGE_COSINE).square()).clamp_min(0)
-        known, _ = sample_map(torch.stack([batch.outline, batch.outline_error], dim=1), on_map)
+        known, _ = sample_map(torch.stack([batch.outline, batch.outline_error, drawn], dim=1), on_map)
         # edge-on places well inside belong to the outline of a nose or an ear, which the mask does not show
-        near = known[..., 0].abs() < _OUTLINE_REACH
+        near = (known[..., 0].abs() < _OUTLINE_REACH) & (known[..., 2].abs() < _RIM)
         is_known = (batch.outline != 0).flatten(1).any(1)[:, None]
         precision = torch.where(inside & near & is_known, edge_on, 0).sqrt() / (known[..., 1] * settings.outline_inflation)
-    residual = OutlineResidual(surface.points, precision, batch.outline, batch.to_map, principal_point)
+    residual = MapResidual(surface.points, known[..., 2:], precision, batch.outline[:, None], batch.to_map, principal_point)
     return Term("outline", residual, GemanMcClure(settings.kernel_scale))
 
 
@@ -288,7 +258,5 @@ def embedding_term(
         trust = torch.where(inside & (known[..., 0] > settings.min_trust), known[..., 0], 0) * visible
         error = known[..., 1].clamp_min(0).square() + settings.error_floor**2
         precision = trust.clamp_min(0).sqrt() / (error.sqrt() * settings.error_inflation)
-    residual = MapResidual(
-        surface.points, surface.canonical, precision, batch.maps, batch.to_map, principal_point
-    )
+    residual = MapResidual(surface.points, surface.canonical, precision, batch.maps, batch.to_map, principal_point)
     return Term("dense render-and-compare", residual, GemanMcClure(settings.kernel_scale))

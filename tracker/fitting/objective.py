@@ -14,6 +14,7 @@ from torch import Tensor
 from flame_assets.asset import AssetError, HeadAsset, LandmarkEmbedding
 from tracker.camera import CAMERA_POSITION, FocalPrior
 from tracker.config import DenseSettings, LandmarkSettings, PhotometricSettings, PriorSettings, SmoothnessSettings, TrackerConfig
+from tracker.dense.outline import FINER, signed_distance
 from tracker.dense.sites import DenseSites
 from tracker.fitting.dense import DenseBatch, DenseSurface, embedding_term, look_up_term, outline_term
 from tracker.fitting.observations import FrameBatch
@@ -22,7 +23,7 @@ from tracker.fitting.residuals import DifferenceResidual, LandmarkResidual, Prio
 from tracker.fitting.rigid import RigidPose, align_affine, align_scaled_orthographic, rigid_error
 from tracker.fitting.robust import GemanMcClure
 from tracker.fitting.solver import Term, Values, Variable
-from tracker.fitting.visibility import visible_places
+from tracker.fitting.visibility import coverage, visible_places
 from tracker.head_model import HeadModel
 from tracker.landmarks.landmark_schemes import INTER_OCULAR, landmark_groups
 from tracker.photometric.light import Appearance
@@ -193,8 +194,19 @@ def dense_terms(
     if settings.look_up:
         terms.append(look_up_term(face.dense, batch.dense, poses, settings, principal_point))
     if values is not None and settings.outline_inflation > 0:
-        terms.append(outline_term(face.dense, batch.dense, values, settings, principal_point))
+        drawn = _drawn_outline(face.head, batch.dense, values, principal_point)
+        terms.append(outline_term(face.dense, batch.dense, values, settings, principal_point, drawn))
     return terms
+
+
+def _drawn_outline(
+    head: HeadModel, seen: DenseBatch, values: Mapping[str, Tensor], principal_point: tuple[float, float]
+) -> Float[Tensor, "frames h w"]:
+    """Signed distances to the outline of the head at ``values``, on the pixels of the network's maps."""
+    size = (seen.maps.shape[2], seen.maps.shape[3])
+    shares = coverage(head, seen.to_map, size, values, principal_point, get_renderer("auto", head.device), FINER)
+    distances = np.stack([signed_distance(share) for share in shares.cpu().numpy()])
+    return torch.as_tensor(distances, dtype=head.dtype, device=head.device)
 
 
 def compare_terms(
