@@ -1,0 +1,145 @@
+"""The whole program with the embedding network: presets balanced and best on the real excerpt."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from flame_assets.load import load_head
+from tracker import pipeline
+from tracker.cli import main
+from tracker.demo import EXCERPT
+from tracker.export.flame_params import load_track
+from tracker.track import HeadTrack
+
+FRAMES = 24
+LOST = range(9, 17)
+
+
+def run(out: Path, *arguments: str) -> Path:
+    assert main(["--video", str(EXCERPT), "--out", str(out), "--max-frames", str(FRAMES), "--quiet", *arguments]) == 0
+    return out / EXCERPT.stem
+
+
+def skull(track: HeadTrack) -> Rotation:
+    return Rotation.from_rotvec(track.rotation) * Rotation.from_rotvec(track.neck_pose)
+
+
+@pytest.fixture(scope="module")
+def balanced(tmp_path_factory) -> Path:
+    return run(tmp_path_factory.mktemp("balanced"), "--no-overlay")
+
+
+@pytest.fixture(scope="module")
+def best(tmp_path_factory) -> Path:
+    return run(tmp_path_factory.mktemp("best"), "--preset", "best")
+
+
+def test_balanced_tracks_every_frame_closely_and_says_how_long_the_network_took(balanced):
+    summary = json.loads((balanced / "summary.json").read_text())
+    assert summary["valid_frames"] == FRAMES
+    assert summary["landmark_error_percent_of_inter_ocular"]["median"] < 2.0
+    assert "network" in json.dumps(summary)
+    track = load_track(balanced / "flame_params.npz")
+    assert (track.confidence > 0.2).all()
+    assert not (balanced / "texture.png").exists()
+
+
+def test_best_writes_a_texture_and_puts_it_on_the_glb(best):
+    texture = cv2.imread(str(best / "texture.png"))
+    assert texture.shape == (1024, 1024, 3)
+    asset = load_head(None)
+    corners = asset.regions["face"][asset.faces].all(1)
+    at = (asset.uv[asset.uv_faces[corners]].mean(1) * [1, -1] + [0, 1]) * 1024
+    skin = texture[at[:, 1].astype(int).clip(0, 1023), at[:, 0].astype(int).clip(0, 1023), ::-1].astype(float)
+    red, green, blue = np.median(skin, 0)
+    assert red > green > blue > 20  # skin, and not the grey of nothing
+    data = (best / "head.glb").read_bytes()
+    gltf = json.loads(data[20 : 20 + struct.unpack_from("<I", data, 12)[0]])
+    assert gltf["images"][0]["mimeType"] == "image/png"
+    textured = [m for m in gltf["materials"] if "baseColorTexture" in m.get("pbrMetallicRoughness", {})]
+    assert textured
+    assert "texture.png" in json.loads((best / "summary.json").read_text())["files"]
+
+
+def test_presets_agree_on_a_talking_head(balanced, best):
+    a, b = (load_track(f / "flame_params.npz") for f in (balanced, best))
+    change = [(skull(t)[0].inv() * skull(t)) for t in (a, b)]
+    assert np.degrees((change[0].inv() * change[1]).magnitude()).max() < 3.0
+
+
+def test_frames_the_detector_loses_are_tracked_by_the_network(balanced, tmp_path, monkeypatch):
+    """The detector is made to find nothing for a third of a second in the middle; the head is still there."""
+
+    class Forgetful(pipeline.FaceLandmarker):
+        calls = 0
+
+        def detect(self, image, timestamp):
+            found = super().detect(image, timestamp)
+            Forgetful.calls += 1
+            return None if Forgetful.calls - 1 in LOST else found
+
+    monkeypatch.setattr(pipeline, "FaceLandmarker", Forgetful)
+    folder = run(tmp_path, "--no-overlay")
+    track, whole = load_track(folder / "flame_params.npz"), load_track(balanced / "flame_params.npz")
+    lost = np.isin(np.arange(FRAMES), list(LOST))
+    assert track.valid.all()
+    assert (track.confidence[lost] <= 0.5).all() and (track.confidence[lost] > 0).all()
+    assert track.confidence[~lost].min() > track.confidence[lost].max()
+    apart = np.degrees((skull(whole).inv() * skull(track)).magnitude())
+    assert apart[lost].max() < 8.0
+    assert any("dense term alone" in note for note in json.loads((folder / "summary.json").read_text())["notes"])
+
+
+def test_an_empty_room_is_not_tracked(tmp_path, monkeypatch):
+    """Nothing but wall after the head has left: the network must not see one there."""
+    detect, read = pipeline.FaceLandmarker.detect, {"n": 0}
+    embed = pipeline.HeadEmbedder.embed
+
+    def blank_from_ten(self, image, timestamp):
+        read["n"] += 1
+        return detect(self, image, timestamp) if read["n"] <= 10 else None
+
+    def on_a_wall(self, image, detection):
+        return embed(self, image if read["n"] <= 10 else np.full_like(image, 150), detection)
+
+    monkeypatch.setattr(pipeline.FaceLandmarker, "detect", blank_from_ten)
+    monkeypatch.setattr(pipeline.HeadEmbedder, "embed", on_a_wall)
+    track = load_track(run(tmp_path, "--no-overlay") / "flame_params.npz")
+    assert track.valid[:10].all() and not track.valid[10:].any()
+    assert (track.confidence[10:] == 0).all()
+
+
+def test_a_head_from_elsewhere_is_calibrated_once(tmp_path, monkeypatch):
+    """The default head with its cube turned and shrunk stands for a head that the network was not made for."""
+    from tracker.dense import calibration
+
+    original = load_head(None)
+    strange = dataclasses.replace(original, name="elsewhere", canonical=0.6 * original.canonical[:, [1, 0, 2]] + 0.2)
+    monkeypatch.setattr(pipeline, "load_head", lambda *a, **k: strange)
+    monkeypatch.setattr(calibration, "cache_folder", lambda: tmp_path / "cache" / "heads")
+    arguments = ("--no-overlay", "--head", "elsewhere.npz")
+    folder = run(tmp_path / "first", *arguments)
+    kept = list((tmp_path / "cache" / "calibration").glob("*.npz"))
+    assert len(kept) == 1
+    with np.load(kept[0], allow_pickle=False) as file:
+        measured = file["canonical"]
+    face = original.regions["face"]
+    assert np.median(np.linalg.norm(measured - original.canonical, axis=1)[face]) < 0.04
+    assert load_track(folder / "flame_params.npz").valid.all()
+    stamp = kept[0].stat().st_mtime_ns
+    run(tmp_path / "again", *arguments)
+    assert kept[0].stat().st_mtime_ns == stamp
+
+
+def test_unknown_networks_are_refused(capsys, tmp_path):
+    code = main(["--video", str(EXCERPT), "--out", str(tmp_path), "--network", str(tmp_path / "none.safetensors"), "--quiet"])
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert code == 2 and len(lines) == 1 and "none.safetensors" in lines[0]
