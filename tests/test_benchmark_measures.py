@@ -8,7 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from densemarks_model.data.synthetic.sequences import Script, render_sequence, suite
 from tracker.evaluation.geometry import rigid_alignment, rotation_angles_deg, vertex_errors
-from tracker.evaluation.report import mean_and_interval
+from tracker.evaluation.summary import mean_and_interval
 
 
 def cloud(frames: int = 3, n: int = 60) -> np.ndarray:

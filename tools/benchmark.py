@@ -1,8 +1,9 @@
-"""Score the trackers: exact synthetic truth, and how the solver behaves.
+"""Score trackers on synthetic clips with exact truth and on real clips with held-out cues.
 
-    python tools/benchmark.py                      # about 15 minutes on two cores
-    python tools/benchmark.py --quick              # two short clips, three minutes
-    python tools/benchmark.py --json scores.json --markdown scores.md
+    python tools/benchmark.py --html report.html          # everything; about 20 minutes on two cores
+    python tools/benchmark.py --quick                     # two minutes; fails when a figure leaves its band
+    python tools/benchmark.py --suites real --video mine.mp4 --trackers landmarks478 dense_landmarks
+    python tools/benchmark.py --ablation                  # parts of the dense and photometric terms
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import platform
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,82 +21,160 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("GLOG_minloglevel", "2")
 
-import numpy as np  # noqa: E402
+import numpy as np
 
-from flame_assets.load import load_head  # noqa: E402
-from tracker.demo import demo_clip  # noqa: E402
-from tracker.evaluation.report import markdown_report  # noqa: E402
-from tracker.evaluation.solver_checks import (  # noqa: E402
+from flame_assets.load import load_head
+from tracker.demo import EXCERPT, demo_clip, fetch_clip
+from tracker.errors import UserError
+from tracker.evaluation.bands import outside
+from tracker.evaluation.baselines import ABLATIONS, TRACKERS, Preset, Tracked
+from tracker.evaluation.html_report import Overlay, html_report, overlays
+from tracker.evaluation.independent_landmarks import check_installed
+from tracker.evaluation.real_suite import RealClip
+from tracker.evaluation.real_suite import run_suite as run_real
+from tracker.evaluation.report import markdown_report
+from tracker.evaluation.solver_checks import (
     amplitude_kept,
     compare_with_adam,
     convergence_share,
     prepare,
     static_jitter_deg,
 )
-from tracker.evaluation.synthetic_suite import run_suite  # noqa: E402
-from tracker.evaluation.trackers import ABLATIONS, TRACKERS  # noqa: E402
-from tracker.export.atomic import atomic_file  # noqa: E402
-from tracker.video.reader import open_video  # noqa: E402
+from tracker.evaluation.summary import real_summary, synthetic_summary
+from tracker.evaluation.synthetic_suite import run_suite as run_synthetic
+from tracker.export.atomic import atomic_file
+from tracker.video.reader import open_video
+
+SUITES = ("synthetic", "real", "solver")
+QUICK_TRACKERS = ("landmarks478", "dense_landmarks")
+ABLATION_CLIPS = 4
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two short clips and fewer frames")
-    parser.add_argument("--ablation", action="store_true", help="parts of the dense and photometric terms instead, on four clips")
-    parser.add_argument("--trackers", nargs="+", choices=tuple(TRACKERS), default=list(TRACKERS))
-    parser.add_argument("--seed", type=int, default=9000, help="of the synthetic clips (default: 9000)")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--markdown", type=Path, metavar="FILE")
-    options = parser.parse_args()
-    count, frames = (2, 24) if options.quick else (9, 60)
-    asset = load_head()
-    if options.ablation:
-        with TemporaryDirectory() as folder:
-            synthetic = run_suite(list(ABLATIONS), 2 if options.quick else 4, frames, Path(folder), options.seed)
-        return finish({"seed": options.seed, "clips": 2 if options.quick else 4, "frames": frames, "synthetic": synthetic}, options)
-    with TemporaryDirectory() as folder:
-        work = Path(folder)
-        synthetic = run_suite(options.trackers, count, frames, work, options.seed)
-        clip = demo_clip(quiet=True)
-        print("solver: convergence and Adam …", flush=True)
-        prepared = [prepare(path, asset, 60) for path in (work / "clip_0", work / "clip_1", clip)]
-        converged = [convergence_share(p) for p in prepared]
-        adam = compare_with_adam(prepared[2], frames=8 if options.quick else 32)
-        print("jitter and amplitudes …", flush=True)
-        with open_video(clip, max_frames=1) as video:
-            still = next(iter(video)).image
-        names = [t for t in options.trackers if t != "dense_landmarks_photometric" or not options.quick]
-        jitter = {t: static_jitter_deg(still, asset, t) for t in names}
-        kept = {t: amplitude_kept(clip, asset, t, 60 if options.quick else 240) for t in names}
-    scores = {
-        "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "seed": options.seed,
-        "clips": count,
-        "frames": frames,
-        "synthetic": synthetic,
-        "solver": {
-            "convergence_share": float(np.mean(converged)),
-            "speedup_over_adam": adam.speedup,
-            "ms_per_frame": adam.solver_ms,
-            "adam_ms_per_frame": adam.adam_ms,
-            "cost": adam.solver_cost,
-            "adam_cost": adam.adam_cost,
-        },
-        "static_jitter_deg": jitter,
-        "amplitude_kept": kept,
-    }
-    return finish(scores, options)
+def build_parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suites", nargs="+", choices=SUITES, help="which to run (default: all; with --quick synthetic and real)")
+    parser.add_argument(
+        "--trackers", nargs="+", choices=tuple(TRACKERS), metavar="NAME",
+        help=f"which to score: {', '.join(TRACKERS)} (default: all; with --quick {', '.join(QUICK_TRACKERS)})",
+    )  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="two short clips and the excerpt; figures are checked against bands")
+    parser.add_argument("--ablation", action="store_true", help="parts of the dense and photometric terms instead, on synthetic clips")
+    parser.add_argument("--seed", type=int, default=9000, help="of the synthetic clips (default: %(default)s)")
+    parser.add_argument("--video", type=Path, nargs="+", metavar="FILE", help="real clips to score on, instead of the packaged ones")
+    parser.add_argument("--masks", type=Path, metavar="FOLDER", help="person masks of the one --video, a picture for each frame")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with tables and overlays there")
+    return parser
 
 
-def finish(scores: dict[str, Any], options: argparse.Namespace) -> int:
-    """Print the tables and write the files that were asked for."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit code is 1 when figures leave their bands, 2 when something about the input is wrong."""
+    options = build_parser().parse_args(arguments)
+    try:
+        scores, pictures = measure(options)
+    except UserError as error:
+        print(f"benchmark.py: error: {error}", file=sys.stderr)
+        return 2
     text = markdown_report(scores)
     print(text)
-    for path, content in ((options.json, json.dumps(scores, indent=2) + "\n"), (options.markdown, text)):
+    page = html_report(scores, pictures) if options.html else ""
+    content = json.dumps(scores, indent=2, allow_nan=False) + "\n"
+    for path, out in ((options.json, content), (options.markdown, text), (options.html, page)):
         if path is not None:
             with atomic_file(path) as unfinished:
-                unfinished.write_text(content, encoding="utf-8")
-    return 0
+                unfinished.write_text(out, encoding="utf-8")
+    problems = outside(scores) if options.quick and not options.ablation else []
+    for problem in problems:
+        print(f"out of band: {problem}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Overlay]]:
+    """Run what was asked for."""
+    count, frames = (2, 24) if options.quick else (9, 60)
+    suites = options.suites or (SUITES[:2] if options.quick else SUITES)
+    names = options.trackers or (list(QUICK_TRACKERS) if options.quick else list(TRACKERS))
+    if options.masks is not None and len(options.video or ()) != 1:
+        raise UserError("--masks: give the one --video that they belong to")
+    if "real" in suites and not options.ablation:
+        check_installed()
+    scores: dict[str, Any] = {"run": run_facts(options.seed), "suites": {}}
+    pictures: list[Overlay] = []
+    with TemporaryDirectory() as folder:
+        work = Path(folder)
+        if options.ablation or "synthetic" in suites:
+            trackers = ABLATIONS if options.ablation else {n: TRACKERS[n] for n in names}
+            count = min(count, ABLATION_CLIPS) if options.ablation else count
+            clips = run_synthetic(trackers, count, frames, work, options.seed)
+            scores["run"] |= {"synthetic_clips": count, "synthetic_frames": frames}
+            scores["suites"]["synthetic"] = {n: synthetic_summary(c) for n, c in clips.items() if c}
+            scores["clips"] = {"synthetic": clips}
+        if options.ablation:
+            return scores, pictures
+        if "real" in suites:
+            chosen = real_clips(options)
+            if any(c.max_frames for c in chosen):
+                scores["run"]["real_frames_at_most"] = max(c.max_frames or 0 for c in chosen)
+            videos = {c.name: c.video for c in chosen}
+
+            def keep(name: str, clip: str, tracked: Tracked) -> None:
+                if options.html:
+                    pictures.extend(overlays(clip, name, tracked, videos[clip]))
+
+            found = run_real(names, chosen, keep=keep)
+            scores["run"]["real_clips"] = [c.name for c in chosen]
+            scores["suites"]["real"] = {n: real_summary(c) for n, c in found.items() if c}
+            scores.setdefault("clips", {})["real"] = {
+                n: {c: {k: v if np.isfinite(v) else None for k, v in s.items()} for c, s in by.items()} for n, by in found.items()
+            }
+        if "solver" in suites:
+            scores["solver"] = solver_scores(names, work)
+    return scores, pictures
+
+
+def run_facts(seed: int) -> dict[str, Any]:
+    """What a run's figures depend on."""
+    packages = ("torch", "numpy", "mediapipe", "openvino")
+    return {
+        "seed": seed,
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{p: version(p) for p in packages},
+    }
+
+
+def real_clips(options: argparse.Namespace) -> list[RealClip]:
+    """The user's clips, or the packaged ones."""
+    if options.video:
+        return [RealClip(v.stem, v, masks=options.masks) for v in options.video]
+    if options.quick:
+        return [RealClip("excerpt", EXCERPT, 60)]
+    return [RealClip("demo", demo_clip(quiet=True)), RealClip("carphone", fetch_clip("carphone"))]
+
+
+def solver_scores(names: list[str], work: Path) -> dict[str, Any]:
+    """Basin of the dense term, speed against Adam, jitter and amplitudes."""
+    asset, clip = load_head(), demo_clip(quiet=True)
+    print("solver …", flush=True)
+    synthetic = [p for p in (work / "clip_0", work / "clip_1") if p.is_dir()]
+    prepared = [prepare(path, asset, 60) for path in (*synthetic, clip)]
+    adam = compare_with_adam(prepared[-1], frames=32)
+    with open_video(clip, max_frames=1) as video:
+        still = next(iter(video)).image
+    presets = {n: t for n in names if isinstance(t := TRACKERS[n], Preset)}
+    return {
+        "convergence_share": float(np.mean([convergence_share(p) for p in prepared])),
+        "speedup_over_adam": adam.speedup,
+        "ms_per_frame": adam.solver_ms,
+        "adam_ms_per_frame": adam.adam_ms,
+        "cost": adam.solver_cost,
+        "adam_cost": adam.adam_cost,
+        "static_jitter_deg": {n: static_jitter_deg(still, t) for n, t in presets.items()},
+        "amplitude_kept": {n: amplitude_kept(clip, t, 240) for n, t in presets.items()},
+    }
 
 
 if __name__ == "__main__":

@@ -107,7 +107,6 @@ class MeshPainter:
         self._canvas.rasterize(world_to_clip(points, self._projection).numpy(), self._faces)
         self._canvas.paint(image, shaded, self._faces, self._opacity)
 
-
     def paint_texture(self, image: UInt8[np.ndarray, "h w 3"], texture: UInt8[np.ndarray, "size size 3"]) -> None:
         """Draw the mesh of the last :meth:`paint` in a texture's colours into ``image``, in place; eyes and teeth stay."""
         assert self._uv is not None and self._uv_faces is not None

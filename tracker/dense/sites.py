@@ -62,7 +62,7 @@ def spread_sites(asset: HeadAsset, count: int, reach: float = 0.1) -> DenseSites
     """
     if asset.canonical is None:
         raise AssetError(f"head {asset.name!r} has no canonical coordinates, which the dense term needs")
-    embedding = spread_points(asset, _outer_triangles(asset), count)
+    embedding = spread_points(asset, surface_triangles(asset), count)
     faces, weights = asset.faces[embedding.faces], embedding.barycentrics
     canonical_corners = asset.canonical[faces].astype(np.float64)
     canonical = np.einsum("nk,nkc->nc", weights, canonical_corners)
@@ -91,7 +91,7 @@ def spread_points(asset: HeadAsset, triangles: Int[np.ndarray, "n"], count: int)
     return LandmarkEmbedding(np.arange(count, dtype=np.int32), numbers, weights[chosen].astype(np.float32))
 
 
-def _outer_triangles(asset: HeadAsset) -> np.ndarray:
+def surface_triangles(asset: HeadAsset) -> Int[np.ndarray, "n"]:
     """Numbers of the triangles that the network can see and landmarks do not cover better."""
     return _triangles_of(asset, _OUTSIDE, _LEFT_TO_LANDMARKS)
 

@@ -1,70 +1,127 @@
-"""Benchmark scores as text."""
+"""Benchmark scores as tables."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from tracker.evaluation.summary import look_up
 
-_ROWS = (
-    ("whole head, posed, mm", "posed_mm_all"),
-    ("whole head, shape alone, mm", "aligned_mm_all"),
-    ("whole head, absolute, mm", "absolute_mm_all"),
-    ("face, posed, mm", "posed_mm_face"),
-    ("ears, posed, mm", "posed_mm_ears"),
-    ("scalp, posed, mm", "posed_mm_scalp"),
-    ("neck, posed, mm", "posed_mm_neck"),
-    ("lips, posed, mm", "posed_mm_lips"),
-    ("lids, posed, mm", "posed_mm_eyes"),
-    ("lips, shape alone, mm", "aligned_mm_lips"),
-    ("lids, shape alone, mm", "aligned_mm_eyes"),
-    ("head rotation, median, °", "rotation_deg_median"),
-    ("head rotation, 95th percentile, °", "rotation_deg_p95"),
-    ("head rotation without a constant, median, °", "rotation_change_deg_median"),
-    ("head position, mm", "translation_mm"),
-    ("expression coefficients, mean", "expression"),
-    ("focal length, %", "focal_pct"),
-    ("frames lost, %", "lost_frames_pct"),
-    ("seconds a frame", "seconds_per_frame"),
+SYNTHETIC_ROWS = (
+    ("whole head, mm", "vertex_error_mm.all"),
+    ("face, mm", "vertex_error_mm.face"),
+    ("ears, mm", "vertex_error_mm.ears"),
+    ("scalp, mm", "vertex_error_mm.scalp"),
+    ("neck, mm", "vertex_error_mm.neck"),
+    ("lips, mm", "vertex_error_mm.lips"),
+    ("lids, mm", "vertex_error_mm.eyes"),
+    ("whole head, rigidly aligned, mm", "vertex_error_aligned_mm.all"),
+    ("lips, aligned, mm", "vertex_error_aligned_mm.lips"),
+    ("lids, aligned, mm", "vertex_error_aligned_mm.eyes"),
+    ("whole head, absolute, mm", "vertex_error_absolute_mm.all"),
+    ("head rotation, median, °", "rotation_error_deg.median"),
+    ("head rotation, 95th percentile, °", "rotation_error_deg.p95"),
+    ("head rotation without a constant, °", "rotation_change_deg"),
+    ("head position, mm", "translation_error_mm"),
+    ("gaze, °", "gaze_error_deg"),
+    ("expression coefficients, mean", "expression_error.all"),
+    ("jawOpen", "expression_error.jawOpen"),
+    ("eyeBlinkLeft", "expression_error.eyeBlinkLeft"),
+    ("focal length, %", "focal_error_pct"),
+    ("frames lost, share", "failure_rate"),
+    ("frames/s", "frames_per_second"),
+)
+"""Label and path of every row; for all but frames/s, less is better."""
+
+REAL_ROWS = (
+    ("dlib's 51 inner points, NME, %", "independent_landmarks_nme_pct"),
+    ("agreement with optical flow, px", "flow_agreement_px"),
+    ("silhouette IoU", "silhouette_iou"),
+    ("change of colour on the skin, levels", "colour_spread"),
+    ("jitter, °", "jitter_deg"),
+    ("blinks' range over dlib's", "blink_amplitude_kept"),
+    ("mouth's range over dlib's", "mouth_amplitude_kept"),
+    ("mouth's lag, frames", "mouth_lag_frames"),
+    ("frames lost, share", "failure_rate"),
+    ("frames/s", "frames_per_second"),
+    ("peak memory, MB", "peak_memory_mb"),
 )
 
 
-def mean_and_interval(values: list[float], seed: int = 0) -> tuple[float, float, float]:
-    """Mean over clips and its 95 % bootstrap interval."""
-    array = np.asarray(values, np.float64)
-    rng = np.random.default_rng(seed)
-    means = array[rng.integers(0, len(array), (2000, len(array)))].mean(1)
-    return float(array.mean()), float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))
+def table(suite: Mapping[str, Mapping[str, Any]], rows: Sequence[tuple[str, str]]) -> list[str]:
+    """A markdown table of means and intervals, one column a tracker."""
+    lines = ["| | " + " | ".join(suite) + " |", "|---|" + "---|" * len(suite)]
+    for label, path in rows:
+        cells = [_cell(look_up(summary, path), look_up(summary["interval"], path)) for summary in suite.values()]
+        if any(cell != "–" for cell in cells):
+            lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return lines
 
 
-def markdown_report(scores: dict[str, Any]) -> str:
+def _cell(mean: float | None, interval: Sequence[float | None] | None) -> str:
+    if mean is None:
+        return "–"
+    text = f"{mean:.3g}" if abs(mean) < 100 else f"{mean:.0f}"
+    if interval is None or None in interval or interval[0] == interval[1]:
+        return text
+    return f"{text} ({interval[0]:.3g}–{interval[1]:.3g})" if abs(mean) < 100 else f"{text} ({interval[0]:.0f}–{interval[1]:.0f})"
+
+
+def worse_than_landmarks(suite: Mapping[str, Mapping[str, Any]], rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Sentences that name where a dense tracker scores worse than the landmark-only one."""
+    base = suite.get("landmarks478")
+    if base is None:
+        return []
+    higher_is_better = {"frames_per_second", "silhouette_iou"}
+    not_ranked = {"blink_amplitude_kept", "mouth_amplitude_kept", "mouth_lag_frames", "peak_memory_mb", "frames_per_second"}
+    out = []
+    for name, summary in suite.items():
+        if not name.startswith("dense"):
+            continue
+        worse = []
+        for label, path in rows:
+            a, b = look_up(base, path), look_up(summary, path)
+            if path not in not_ranked and a is not None and b is not None and (b < a if path in higher_is_better else b > a):
+                worse.append(f"{label} ({b:.3g} against {a:.3g})")
+        if worse:
+            out.append(f"`{name}` is worse than `landmarks478` in: " + "; ".join(worse) + ".")
+    return out
+
+
+def markdown_report(scores: Mapping[str, Any]) -> str:
     """Tables of everything ``tools/benchmark.py`` measured."""
-    trackers = list(scores["synthetic"])
-    lines = [
-        f"{scores['clips']} synthetic clips of {scores['frames']} frames, seed {scores['seed']}; mean and 95 % interval over clips.",
-        "",
-        "| | " + " | ".join(trackers) + " |",
-        "|---|" + "---|" * len(trackers),
-    ]
-    for label, key in _ROWS:
-        cells = []
-        for name in trackers:
-            mean, low, high = mean_and_interval([clip[key] for clip in scores["synthetic"][name]])
-            cells.append(f"{mean:.2f} ({low:.2f}–{high:.2f})")
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    if "solver" not in scores:
-        return "\n".join(lines) + "\n"
-    solver = scores["solver"]
-    lines += [
-        "",
-        f"Dense term alone from 25° and 15 % of a head off: {100 * solver['convergence_share']:.1f} % of frames recovered.",
-        f"Solver {solver['ms_per_frame']:.2f} ms a frame, Adam (50 steps) {solver['adam_ms_per_frame']:.0f} ms: {solver['speedup_over_adam']:.0f} times "
-        f"faster, final cost {solver['cost']:.0f} against {solver['adam_cost']:.0f}.",
-    ]
-    for name in scores["static_jitter_deg"]:
-        kept = scores["amplitude_kept"][name]
-        lines.append(
-            f"{name}: jitter of a still head {scores['static_jitter_deg'][name]:.3f}° RMS; smoothing keeps "
-            f"{100 * kept['blink']:.0f} % of blinks and {100 * kept['mouth']:.0f} % of the mouth's opening."
-        )
-    return "\n".join(lines) + "\n"
+    lines: list[str] = []
+    run, suites = scores["run"], scores["suites"]
+    if "synthetic" in suites:
+        lines += [
+            f"{run['synthetic_clips']} synthetic clips of {run['synthetic_frames']} frames, seed {run['seed']}; mean (95 % interval over clips).",
+            "",
+            *table(suites["synthetic"], SYNTHETIC_ROWS),
+            "",
+            *worse_than_landmarks(suites["synthetic"], SYNTHETIC_ROWS),
+            "",
+        ]
+    if "real" in suites:
+        clips = ", ".join(run["real_clips"])
+        lines += [
+            f"Real clips: {clips}; mean (95 % interval over clips).",
+            "",
+            *table(suites["real"], REAL_ROWS),
+            "",
+            *worse_than_landmarks(suites["real"], REAL_ROWS),
+            "",
+        ]
+    if "solver" in scores:
+        s = scores["solver"]
+        lines += [
+            f"Dense term alone from 25° and 15 % of a head off: {100 * s['convergence_share']:.1f} % of frames recovered.",
+            f"Solver {s['ms_per_frame']:.2f} ms a frame, Adam (50 steps) {s['adam_ms_per_frame']:.0f} ms: {s['speedup_over_adam']:.0f} times "
+            f"faster, final cost {s['cost']:.0f} against {s['adam_cost']:.0f}.",
+        ]
+        for name, jitter in s["static_jitter_deg"].items():
+            kept = s["amplitude_kept"][name]
+            lines.append(
+                f"{name}: jitter of a still head {jitter:.3f}° RMS; smoothing keeps {100 * kept['blink']:.0f} % of blinks and "
+                f"{100 * kept['mouth']:.0f} % of the mouth's opening."
+            )
+    return "\n".join(lines).rstrip() + "\n"

@@ -21,7 +21,9 @@ from tracker.config import SmoothnessSettings, TrackerConfig, load_config
 from tracker.dense.embedder import HeadEmbedder
 from tracker.dense.embedding_store import EmbeddingStore
 from tracker.dense.sites import spread_sites
-from tracker.evaluation.trackers import TRACKERS, run_tracker
+from tracker.evaluation.adam import minimise
+from tracker.evaluation.baselines import Preset, Tracker
+from tracker.evaluation.motion import amplitude
 from tracker.fitting.keyframes import SharedFit, fit_shared
 from tracker.fitting.objective import (
     FaceLandmarks,
@@ -39,6 +41,7 @@ from tracker.landmarks.store import LandmarkStore
 from tracker.pipeline import Request, observe, one_torch_thread, read_batch
 from tracker.report import StageClock
 from tracker.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from tracker.track import HeadTrack
 
 
 @dataclass(frozen=True)
@@ -93,13 +96,12 @@ def convergence_share(prepared: Prepared, angle_deg: float = 25.0, shift: float 
     def settle(start: RigidPose) -> Values:
         values = initial_values(face, blind, start, config) | prepared.constants
         variables = frame_variables(face.head, config)
-        terms = [*dense_terms(face, blind, poses, config.dense, camera.principal_point), *prior_terms(variables, config.priors, face.head)]
         rigid = [v for v in variables if v.name in ("rotation", "translation")]
         # frames are independent here, but share one step size: each alone, as a tracker would meet it
         out = []
         for frame in range(len(batch)):
             index = torch.tensor([frame])
-            one = dataclasses.replace(blind.select(index))
+            one = blind.select(index)
             pose = RigidPose(poses.rotation[index], poses.translation[index], poses.pixels_per_metre[index])
             terms = [*dense_terms(face, one, pose, config.dense, camera.principal_point), *prior_terms(variables, config.priors, face.head)]
             here = {k: v[index] if k not in prepared.constants else v for k, v in values.items()}
@@ -139,9 +141,6 @@ class AdamComparison:
         return self.adam_ms / self.solver_ms
 
 
-_RATES = {"rotation": 0.01, "translation": 0.003, "expr": 0.03, "eyes_pose": 0.02, "neck_pose": 0.01, "jaw_pose": 0.01}
-
-
 def compare_with_adam(prepared: Prepared, frames: int = 16, steps: int = 50) -> AdamComparison:
     """Gauss–Newton steps on a window of frames against the schedule of published trackers: Adam, ``steps`` a frame, each frame
     begun where the one before ended. Landmarks, dense look-up and priors; no smoothness, which Adam's frames cannot share."""
@@ -172,53 +171,37 @@ def compare_with_adam(prepared: Prepared, frames: int = 16, steps: int = 50) -> 
         for frame in range(frames):
             index = torch.tensor([frame])
             pose = RigidPose(poses.rotation[index], poses.translation[index], poses.pixels_per_metre[index])
-            one = {k: (v[index] if before is None or k in ("rotation", "translation") else before[k]).clone() for k, v in start.items() if k not in prepared.constants}
-            before = _adam(terms_of(batch.select(index), pose), variables, one, prepared.constants, steps)
-            cost += total_cost(terms_of(batch.select(index), pose), before | prepared.constants)
+            one = {
+                k: v[index] if before is None or k in ("rotation", "translation") else before[k]
+                for k, v in start.items()
+                if k not in prepared.constants
+            }
+            before = minimise(terms_of(batch.select(index), pose), variables, one | prepared.constants, steps)
+            cost += total_cost(terms_of(batch.select(index), pose), before)
         adam_seconds = time.perf_counter() - began
     return AdamComparison(1000 * solver_seconds / frames, 1000 * adam_seconds / frames, solution.cost, cost)
 
 
-def _adam(terms: list[Term], variables: list, start: Values, constants: Values, steps: int) -> Values:
-    values = {k: v.clone().requires_grad_() for k, v in start.items()}
-    optimiser = torch.optim.Adam([{"params": [v], "lr": _RATES[k]} for k, v in values.items()])
-    for _ in range(steps):
-        optimiser.zero_grad()
-        cost = values["rotation"].new_zeros(())
-        for term in terms:
-            squared = term.residual(values | constants, frozenset()).residual.square().sum(-1)
-            cost = cost + (squared if term.kernel is None else term.kernel.rho(squared)).sum() / 2
-        cost.backward()
-        optimiser.step()
-        with torch.no_grad():
-            for variable in variables:
-                low, high = (torch.as_tensor(b) for b in (variable.lower, variable.upper))
-                values[variable.name].copy_(torch.minimum(torch.maximum(values[variable.name], low), high))
-    return {k: v.detach() for k, v in values.items()}
-
-
-def static_jitter_deg(image: np.ndarray, asset: HeadAsset, tracker: str, frames: int = 40, noise: float = 3.0) -> float:
+def static_jitter_deg(image: np.ndarray, tracker: Tracker, frames: int = 40, noise: float = 3.0) -> float:
     """RMS rotation about its mean of a head that stands still: one RGB frame repeated with fresh camera noise (8-bit levels)."""
     rng = np.random.default_rng(0)
     with TemporaryDirectory() as folder:
         for k in range(frames):
             noisy = np.clip(image + rng.normal(0, noise, image.shape), 0, 255).astype(np.uint8)
             cv2.imwrite(str(Path(folder) / f"{k:05d}.png"), cv2.cvtColor(noisy, cv2.COLOR_RGB2BGR))
-        rotation = Rotation.from_matrix(run_tracker(tracker, Path(folder), asset).skull_rotation)
+        rotation = Rotation.from_matrix(tracker(Path(folder)).skull_rotation)
     away = (rotation.mean().inv() * rotation).magnitude()
     return float(np.degrees(np.sqrt((away**2).mean())))
 
 
-def amplitude_kept(video: Path, asset: HeadAsset, tracker: str, max_frames: int) -> dict[str, float]:
-    """Range (2nd to 98th percentile) of blinks and of the mouth's opening, relative to the same tracker without smoothing."""
-    config = load_config(TRACKERS[tracker])
-    loose = SmoothnessSettings(*(math.inf for _ in dataclasses.fields(SmoothnessSettings)))
-    smooth = run_tracker(tracker, video, asset, config, max_frames).track
-    rough = run_tracker(tracker, video, asset, dataclasses.replace(config, smoothness=loose), max_frames).track
+def amplitude_kept(video: Path, tracker: Preset, max_frames: int) -> dict[str, float]:
+    """Range (2nd to 98th percentile) of blinks and of the mouth's opening, relative to the same preset without smoothing."""
+    loose = {"smoothness": dict.fromkeys((f.name for f in dataclasses.fields(SmoothnessSettings)), math.inf)}
+    smooth = tracker(video, max_frames).track
+    rough = Preset(tracker.preset, {**tracker.changes, **loose})(video, max_frames).track
 
-    def span(track, names: tuple[str, ...]) -> float:
-        curve = track.expr[:, [track.expression_names.index(n) for n in names]].mean(1)
-        return float(np.percentile(curve, 98) - np.percentile(curve, 2))
+    def span(track: HeadTrack, names: tuple[str, ...]) -> float:
+        return amplitude(track.expr[:, [track.expression_names.index(n) for n in names]].mean(1))
 
     return {
         label: span(smooth, names) / max(span(rough, names), 1e-6)

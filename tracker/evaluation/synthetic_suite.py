@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 
 from densemarks_model.data.synthetic.sequences import Script, render_sequence, suite
-from flame_assets.load import load_head
+from tracker.errors import UserError
+from tracker.evaluation.baselines import Tracked, Tracker
 from tracker.evaluation.geometry import part_masks, rigid_alignment, rotation_angles_deg, vertex_errors
-from tracker.evaluation.trackers import Result, run_tracker
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class ClipTruth:
     vertices: Float[np.ndarray, "frames verts 3"]
     skull_rotation: Float[np.ndarray, "frames 3 3"]
     expression: Float[np.ndarray, "frames expression"]
+    eyes: Float[np.ndarray, "frames 6"]
     focal_px: float
     yaw: Float[np.ndarray, "frames"]
 
@@ -39,55 +40,83 @@ def render_clip(script: Script, folder: Path) -> ClipTruth:
         np.stack([t.vertices for t in truths]),
         np.stack([t.skull_rotation for t in truths]),
         np.stack([t.expression for t in truths]),
+        np.stack([t.eyes for t in truths]),
         truths[0].focal_px,
         np.array([t.yaw for t in truths]),
     )
 
 
-def score(result: Result, truth: ClipTruth) -> dict[str, float]:
+def score(tracked: Tracked, truth: ClipTruth) -> dict[str, float]:
     """Numbers of one tracker on one clip; lengths in millimetres, angles in degrees.
 
     The head's rotation is compared by the motion that takes the tracked skull's surface onto the true one, so that it does
     not depend on how a model divides a head into shape and pose. ``rotation_change`` is the same after one rotation for the
     whole clip has been taken out, since which way a head of unknown shape faces is a matter of definition.
+
+    Frames that the tracker calls invalid are scored with the values that they hold: a user gets nothing else.
+
+    Raises:
+        UserError: the tracker's head is not the one whose truth is known.
     """
-    asset = load_head()
-    masks = part_masks(asset.regions)
-    errors = vertex_errors(result.vertices, truth.vertices, masks)
+    if tracked.vertices.shape != truth.vertices.shape:
+        raise UserError(f"a track of {tracked.vertices.shape} vertices cannot be scored against {truth.vertices.shape}")
+    masks = part_masks(tracked.head.regions)
+    errors = vertex_errors(tracked.vertices, truth.vertices, masks)
     skull = masks["all"] & ~masks["neck"] & ~masks["lips"] & ~masks["eyes"]
-    off, _ = rigid_alignment(result.vertices[:, skull].astype(np.float64), truth.vertices[:, skull].astype(np.float64))
+    off, _ = rigid_alignment(tracked.vertices[:, skull].astype(np.float64), truth.vertices[:, skull].astype(np.float64))
     angle = rotation_angles_deg(off, np.eye(3)[None])
     in_head = np.swapaxes(truth.skull_rotation, 1, 2) @ off @ truth.skull_rotation
     u, _, vt = np.linalg.svd(in_head.mean(0))
     change = rotation_angles_deg(in_head, (u @ vt)[None])
-    centre = [v[:, skull].mean(1) for v in (result.vertices, truth.vertices)]
+    centre = [v[:, skull].mean(1) for v in (tracked.vertices, truth.vertices)]
+    track = tracked.track
     scores = {
         "rotation_deg_median": float(np.median(angle)),
         "rotation_deg_p95": float(np.percentile(angle, 95)),
         "rotation_change_deg_median": float(np.median(change)),
         "translation_mm": float(1000 * np.median(np.linalg.norm(centre[0] - centre[1], axis=1))),
-        "expression": float(np.abs(result.track.expr - truth.expression).mean()),
-        "focal_pct": float(100 * abs(result.track.focal_px / truth.focal_px - 1)),
-        "lost_frames_pct": float(100 * (~result.track.valid).mean()),
-        "seconds_per_frame": result.seconds / len(truth.yaw),
+        "gaze_deg": float(np.median(gaze_errors_deg(tracked, truth))),
+        "expression": float(np.abs(track.expr - truth.expression).mean()),
+        "focal_pct": float(100 * abs(track.focal_px / truth.focal_px - 1)),
+        "failure_rate": float((~track.valid).mean()),
+        "frames_per_second": track.n_frames / tracked.seconds if tracked.seconds else float("nan"),
     }
+    for name, column in zip(track.expression_names, np.abs(track.expr - truth.expression).mean(0), strict=True):
+        scores[f"expression_{name}"] = float(column)
     for kind in ("aligned", "posed", "absolute"):
         for part, values in getattr(errors, kind).items():
             scores[f"{kind}_mm_{part}"] = float(values.mean())
     return scores
 
 
+def gaze_errors_deg(tracked: Tracked, truth: ClipTruth) -> Float[np.ndarray, "frames eyes"]:
+    """Angles between the tracked eyes' axes and the true ones, in camera space, frames with open eyes."""
+    blink = [tracked.track.expression_names.index(f"eyeBlink{side}") for side in ("Left", "Right")]
+    open_eyes = truth.expression[:, blink].max(1) < 0.3
+
+    def axes(skull: np.ndarray, eyes: np.ndarray) -> np.ndarray:
+        turn = Rotation.from_rotvec(eyes.reshape(-1, 3)).as_matrix().reshape(-1, 2, 3, 3)
+        return np.einsum("fab,febc,c->fea", skull, turn, np.array([0.0, 0.0, 1.0]))
+
+    a, b = axes(tracked.skull_rotation, tracked.track.eyes_pose), axes(truth.skull_rotation, truth.eyes)
+    return np.degrees(np.arccos(np.clip((a * b).sum(-1), -1, 1)))[open_eyes]
+
+
 def run_suite(
-    trackers: list[str], count: int, frames: int, work: Path, seed: int = 9000, say: Callable[[str], None] = print
+    trackers: Mapping[str, Tracker], count: int, frames: int, work: Path, seed: int = 9000, say: Callable[[str], None] = print
 ) -> dict[str, list[dict[str, float]]]:
-    """Scores of every tracker on every clip of a suite. A tracker that gives up on a clip gets no scores there and is named."""
-    asset = load_head()
+    """Scores of every tracker on every clip of a suite. A tracker that gives up on a clip is named, and has no scores there."""
     results: dict[str, list[dict[str, float]]] = {name: [] for name in trackers}
     for number, script in enumerate(suite(seed, count, frames)):
         folder = work / f"clip_{number}"
         truth = render_clip(script, folder)
-        for name in trackers:
-            scores = score(run_tracker(name, folder, asset), truth)
-            results[name].append(scores)
-            say(f"clip {number} (yaw ±{script.yaw_deg:.0f}°) {name}: " + json.dumps({k: round(v, 2) for k, v in scores.items() if "mm_all" in k or "median" in k}))
+        for name, tracker in trackers.items():
+            label = f"clip {number} (yaw ±{script.yaw_deg:.0f}°) {name}"
+            try:
+                scores = score(tracker(folder), truth)
+            except UserError as error:
+                say(f"{label}: {error}")
+                continue
+            results[name].append({"clip": number, **scores})
+            say(f"{label}: " + ", ".join(f"{k} {scores[k]:.2f}" for k in ("posed_mm_all", "aligned_mm_all", "rotation_deg_median")))
     return results
