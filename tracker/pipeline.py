@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -131,9 +132,9 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
                 "40 pixels and not turned away"
             )
 
-        def read(frames: torch.Tensor, dense: bool = True) -> FrameBatch:
+        def read(frames: torch.Tensor, dense: bool = True, outlines: bool = True) -> FrameBatch:
             numbers = frames.cpu().numpy()
-            batch = read_batch(store, numbers, face, embeddings if dense else None, sites, request.config)
+            batch = read_batch(store, numbers, face, embeddings if dense else None, sites, request.config, outlines)
             if dense and photometric is not None:
                 batch = replace(batch, pictures=read_pictures(pictures, embeddings, numbers, face.head))
             return batch
@@ -153,7 +154,9 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
             shared = fit_shared(face, torch.as_tensor(offered), read, camera_prior, request.config)
         with clock.stage("frames"):
             tracked = torch.as_tensor([f for f in range(len(store)) if found[f] or f in embeddings])
-            windows = fit_frames(face, tracked, read, shared, camera_prior.principal_point, request.config)
+            # windows that never look at outlines need not have them measured
+            outlines = request.config.dense.refine_iterations > 0 or photometric is not None
+            windows = fit_frames(face, tracked, partial(read, outlines=outlines), shared, camera_prior.principal_point, request.config)
             fits = list(_progress(windows, len(tracked), "fit", request.quiet))
         track, error = assemble(store, facts, fits, shared, camera_prior, asset, request.config)
         texture = None
@@ -255,6 +258,7 @@ def read_batch(
     embeddings: EmbeddingStore | None,
     sites: DenseSites | None,
     config: TrackerConfig,
+    outlines: bool = True,
 ) -> FrameBatch:
     """What is known of some frames as tensors on the head's device; blendshape scores start heads that share their names."""
     like = {"dtype": face.head.dtype, "device": face.head.device}
@@ -271,7 +275,7 @@ def read_batch(
         around = {g for f in frames.tolist() for g in range(f - stride, f + stride + 1)} if stride > 1 else set()
         near = np.array(sorted(g for g in around if g in embeddings and store.found[g]), int)
         neighbours = dict(zip(near.tolist(), store.read(near).points, strict=True)) if len(near) else {}
-        dense = read_dense(embeddings, frames, records.points, neighbours, sites, config.dense.error_floor, like)
+        dense = read_dense(embeddings, frames, records.points, neighbours, sites, config.dense.error_floor, like, outlines)
     return FrameBatch(
         points=torch.as_tensor(records.points, **like),
         depth=torch.as_tensor(records.depth, **like),

@@ -24,6 +24,7 @@ def read_dense(
     sites: DenseSites,
     error_floor: float,
     like: dict,
+    outlines: bool = True,
 ) -> DenseBatch | None:
     """What the network said about some frames; None when it said nothing about any.
 
@@ -38,6 +39,7 @@ def read_dense(
         sites: the places.
         error_floor: cube units.
         like: dtype and device of the tensors.
+        outlines: measure the outlines too; without, none is known in any frame.
     """
     records = [store.read(f) for f in frames]
     known = next((r for r in records if r is not None), None)
@@ -46,9 +48,10 @@ def read_dense(
     size = known.trust.shape
     none, one = np.zeros(size, np.float32), np.ones(size, np.float32)
     blank = EmbeddingRecord(known.crop, np.zeros((*size, 3), np.float32), none, one, none)
+    by_frame = {int(f): pool(r, sites) for f, r in zip(frames, records, strict=True) if r is not None}
     pooled = [
-        pool(record, sites) if record is not None else _carried(store, int(frame), points, neighbours, sites)
-        for frame, record, points in zip(frames, records, landmarks, strict=True)
+        by_frame[int(f)] if int(f) in by_frame else _carried(store, int(f), points, neighbours, sites, by_frame)
+        for f, points in zip(frames, landmarks, strict=True)
     ]
     filled = [blank if r is None else r for r in records]
 
@@ -64,8 +67,8 @@ def read_dense(
         maps=tensor([r.coordinates for r in filled]).permute(0, 3, 1, 2).contiguous(),
         trust=tensor([r.trust for r in filled]),
         scale=tensor([r.scale for r in filled]),
-        outline_error=tensor([outline_error(r.surface) for r in filled]),
-        outline=tensor([signed_distance(r.surface) for r in filled]),
+        outline=tensor([signed_distance(r.surface) if outlines else none for r in filled]),
+        outline_error=tensor([outline_error(r.surface) if outlines else one for r in filled]),
         to_map=tensor([_inverse(r.crop.matrix(size[0])) for r in filled]),
     )
 
@@ -76,9 +79,17 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
 
 
 def _carried(
-    store: EmbeddingStore, frame: int, landmarks: np.ndarray, neighbours: dict[int, np.ndarray], sites: DenseSites
+    store: EmbeddingStore,
+    frame: int,
+    landmarks: np.ndarray,
+    neighbours: dict[int, np.ndarray],
+    sites: DenseSites,
+    by_frame: dict[int, PooledSites],
 ) -> PooledSites:
-    """Places of the embedded frames on both sides, blended and moved by the affine map that takes their landmarks here."""
+    """Places of the embedded frames on both sides, blended and moved by the affine map that takes their landmarks here.
+
+    ``by_frame`` holds frames that are pooled already, and gets those that were not.
+    """
     before = max((f for f in neighbours if f < frame), default=None)
     after = min((f for f in neighbours if f > frame), default=None)
     ends = [f for f in (before, after) if f is not None]
@@ -86,7 +97,10 @@ def _carried(
         nothing = np.zeros(len(sites), np.float32)
         return PooledSites(np.zeros((len(sites), 2), np.float32), np.zeros((len(sites), 3), np.float32), nothing, nothing + 1)
     shares = [1.0] if len(ends) == 1 else [(ends[1] - frame) / (ends[1] - ends[0]), (frame - ends[0]) / (ends[1] - ends[0])]
-    pooled = [pool(store.read(f), sites) for f in ends]  # type: ignore[arg-type]
+    for end in ends:
+        if end not in by_frame:
+            by_frame[end] = pool(store.read(end), sites)  # type: ignore[arg-type]
+    pooled = [by_frame[end] for end in ends]
 
     def blend(arrays: list[np.ndarray]) -> np.ndarray:
         return np.asarray(sum(s * a for s, a in zip(shares, arrays, strict=True)), np.float32)

@@ -114,13 +114,16 @@ def colour_spread(tracked: Tracked, video: Path) -> float:
     if not rows:
         return float("nan")
     colours = np.stack(rows)
-    usual = np.nanmedian(colours, axis=0)
-    gain = np.nanmedian(usual / np.maximum(colours, 1), axis=(1, 2))
-    colours = colours * gain[:, None, None]
     often = np.isfinite(colours[..., 0]).sum(0) >= _SEEN_FRAMES
     if not often.any():
         return float("nan")
-    return float(np.median(np.sqrt(np.nanvar(colours[:, often], axis=0).mean(1))))
+    colours = colours[:, often]
+    usual = np.nanmedian(colours, axis=0)
+    shown = np.isfinite(colours).any((1, 2))
+    colours = colours[shown]
+    gain = np.nanmedian(usual / np.maximum(colours, 1), axis=(1, 2))
+    colours = colours * gain[:, None, None]
+    return float(np.median(np.sqrt(np.nanvar(colours, axis=0).mean(1))))
 
 
 def silhouette_iou(tracked: Tracked, masks: Path) -> float:

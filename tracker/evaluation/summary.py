@@ -12,6 +12,8 @@ from tracker.evaluation.real_suite import MEASURES
 PARTS = ("all", "face", "ears", "scalp", "neck", "lips", "eyes")
 
 _SINGLE = {
+    "vertex_error_valid_mm": "posed_mm_valid",
+    "rotation_error_valid_deg": "rotation_deg_valid",
     "rotation_change_deg": "rotation_change_deg_median",
     "translation_error_mm": "translation_mm",
     "gaze_error_deg": "gaze_deg",
@@ -37,13 +39,14 @@ def synthetic_summary(clips: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """One tracker's means over synthetic clips; each has its interval under the same path in ``interval``.
 
     ``vertex_error_mm`` is after one factor for the whole clip on the distance from the camera, which no single camera can
-    tell; ``vertex_error_aligned_mm`` after a rigid motion of each frame; ``vertex_error_absolute_mm`` as it is.
+    tell; ``vertex_error_aligned_mm`` after a rigid motion of each frame; ``vertex_error_absolute_mm`` as it is. Lost frames
+    count with the values that they hold, except in the figures named ``valid``, which are each tracker's own easy frames.
     """
     summary: dict[str, Any] = {}
     interval: dict[str, Any] = {}
 
     def put(path: tuple[str, ...], key: str) -> None:
-        mean, low, high = mean_and_interval([c[key] for c in clips])
+        mean, low, high = mean_and_interval([c.get(key, float("nan")) for c in clips])
         for tree, value in ((summary, _number(mean)), (interval, [_number(low), _number(high)])):
             for name in path[:-1]:
                 tree = tree.setdefault(name, {})

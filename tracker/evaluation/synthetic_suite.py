@@ -83,6 +83,9 @@ def score(tracked: Tracked, truth: ClipTruth) -> dict[str, float]:
     }
     for name, column in zip(track.expression_names, np.abs(track.expr - truth.expression).mean(0), strict=True):
         scores[f"expression_{name}"] = float(column)
+    if track.valid.any():
+        scores["posed_mm_valid"] = float(errors.posed["all"][track.valid].mean())
+        scores["rotation_deg_valid"] = float(np.median(angle[track.valid]))
     for kind in ("aligned", "posed", "absolute"):
         for part, values in getattr(errors, kind).items():
             scores[f"{kind}_mm_{part}"] = float(values.mean())

@@ -177,7 +177,7 @@ def sample_map(
 
     Beyond the outermost pixel centres the map continues straight.
     """
-    frames, channels, height, width = maps.shape
+    _, channels, height, width = maps.shape
     x, y = points[..., 0] - 0.5, points[..., 1] - 0.5
     left, top = x.detach().floor().clamp(0, width - 2), y.detach().floor().clamp(0, height - 2)
     a, b = (x - left)[..., None], (y - top)[..., None]

@@ -13,7 +13,14 @@ from torch import Tensor
 
 from flame_assets.asset import AssetError, HeadAsset, LandmarkEmbedding
 from tracker.camera import CAMERA_POSITION, FocalPrior
-from tracker.config import DenseSettings, LandmarkSettings, PhotometricSettings, PriorSettings, SmoothnessSettings, TrackerConfig
+from tracker.config import (
+    DenseSettings,
+    LandmarkSettings,
+    PhotometricSettings,
+    PriorSettings,
+    SmoothnessSettings,
+    TrackerConfig,
+)
 from tracker.dense.outline import FINER, signed_distance
 from tracker.dense.sites import DenseSites
 from tracker.fitting.dense import DenseBatch, DenseSurface, embedding_term, look_up_term, outline_term
