@@ -28,6 +28,7 @@ from tracker.demo import EXCERPT, demo_clip, fetch_clip
 from tracker.errors import UserError
 from tracker.evaluation.bands import outside
 from tracker.evaluation.baselines import ABLATIONS, TRACKERS, Preset, Tracked
+from tracker.evaluation.baselines.files import read_result
 from tracker.evaluation.html_report import Overlay, html_report, overlays
 from tracker.evaluation.independent_landmarks import check_installed
 from tracker.evaluation.real_suite import RealClip
@@ -63,6 +64,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=9000, help="of the synthetic clips (default: %(default)s)")
     parser.add_argument("--video", type=Path, nargs="+", metavar="FILE", help="real clips to score on, instead of the packaged ones")
     parser.add_argument("--masks", type=Path, metavar="FOLDER", help="person masks of the one --video, a picture for each frame")
+    parser.add_argument(
+        "--from-disk", action="append", default=[], metavar="NAME=PATH",
+        help="score another tracker's files for the one --video too: a flame_params.npz, VHAP's .npz, or metrical-tracker's "
+        "checkpoint folder; may be given several times",
+    )  # fmt: skip
+    parser.add_argument("--head", type=Path, metavar="PATH", help="the head that those files belong to, as for track.py")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with tables and overlays there")
@@ -96,8 +103,9 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Overlay]]
     count, frames = (2, 24) if options.quick else (9, 60)
     suites = options.suites or (SUITES[:2] if options.quick else SUITES)
     names = options.trackers or (list(QUICK_TRACKERS) if options.quick else list(TRACKERS))
-    if options.masks is not None and len(options.video or ()) != 1:
-        raise UserError("--masks: give the one --video that they belong to")
+    for option, given in (("--masks", options.masks), ("--from-disk", options.from_disk)):
+        if given and len(options.video or ()) != 1:
+            raise UserError(f"{option}: give the one --video that belongs to it")
     if "real" in suites and not options.ablation:
         check_installed()
     scores: dict[str, Any] = {"run": run_facts(options.seed), "suites": {}}
@@ -123,7 +131,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Overlay]]
                 if options.html:
                     pictures.extend(overlays(clip, name, tracked, videos[clip]))
 
-            found = run_real(names, chosen, keep=keep)
+            found = run_real(names, chosen, read_from_disk(options), keep=keep)
             scores["run"]["real_clips"] = [c.name for c in chosen]
             scores["suites"]["real"] = {n: real_summary(c) for n, c in found.items() if c}
             scores.setdefault("clips", {})["real"] = {
@@ -153,6 +161,22 @@ def real_clips(options: argparse.Namespace) -> list[RealClip]:
     if options.quick:
         return [RealClip("excerpt", EXCERPT, 60)]
     return [RealClip("demo", demo_clip(quiet=True)), RealClip("carphone", fetch_clip("carphone"))]
+
+
+def read_from_disk(options: argparse.Namespace) -> dict[str, dict[str, Tracked]]:
+    """Results of other trackers, by name and clip."""
+    if not options.from_disk:
+        return {}
+    head, video = load_head(options.head), options.video[0]
+    with open_video(video, max_frames=1) as frames:
+        rate = frames.frame_rate
+    out = {}
+    for entry in options.from_disk:
+        name, _, path = entry.partition("=")
+        if not name or not path or name in TRACKERS:
+            raise UserError(f"--from-disk {entry}: expected NAME=PATH with a name of its own")
+        out[name] = {video.stem: read_result(Path(path), head, rate)}
+    return out
 
 
 def solver_scores(names: list[str], work: Path) -> dict[str, Any]:
