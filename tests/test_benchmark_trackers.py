@@ -159,7 +159,7 @@ def test_a_wrong_place_shows_in_landmarks_and_colours(broken, clip):
 def test_landmark_error_by_hand():
     reference = np.random.default_rng(0).uniform(0, 100, (4, 68, 2))
     reference[:, 36], reference[:, 45] = (0, 0), (50, 0)
-    moved = reference + [3.0, 4.0]
+    moved = reference + np.array([3.0, 4.0])
     assert nme_pct(moved, reference) == pytest.approx(100 * 5 / 50)
     reference[2] = np.nan  # a frame that dlib did not find
     moved[3] = np.nan  # one that the tracker lost
