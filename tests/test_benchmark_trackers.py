@@ -22,7 +22,7 @@ from tracker.evaluation.baselines import TRACKERS, Tracked
 from tracker.evaluation.baselines.landmarks68 import IBUG_68
 from tracker.evaluation.baselines.mediapipe_own import head_poses
 from tracker.evaluation.html_report import html_report, overlays
-from tracker.evaluation.independent_landmarks import lid_opening, lip_opening, nme_pct, projected_landmarks
+from tracker.evaluation.independent_landmarks import INNER, lid_opening, nme_pct, projected_landmarks
 from tracker.evaluation.motion import amplitude, jitter_deg, lag_frames
 from tracker.evaluation.pictures import colour_spread, flow_agreement_px, silhouette_iou
 from tracker.evaluation.report import markdown_report, worse_than_landmarks
@@ -121,14 +121,26 @@ def test_bias_shows_in_the_rotation(broken):
     assert scores["half blinks"]["expression_eyeBlinkLeft"] > 0.02
 
 
-def test_lag_shows_in_the_mouth_and_under_the_flow(broken, clip):
-    reference = lip_opening(projected_landmarks(broken["right"]))
-    lags = {n: lag_frames(lip_opening(projected_landmarks(t)), reference) for n, t in broken.items()}
+def test_lag_shows_in_the_motion_and_under_the_flow(broken, clip):
+    def centre(tracked: Tracked) -> np.ndarray:
+        return projected_landmarks(tracked)[:, INNER].mean(1)
+
+    lags = {n: lag_frames(centre(t), centre(broken["right"])) for n, t in broken.items()}
     assert lags["late"] == pytest.approx(1, abs=0.15)
     assert worst(lags) == "late" and abs(lags["right"]) < 0.05
     flow = {n: flow_agreement_px(broken[n], clip) for n in ("right", "late", "half blinks")}
     assert worst(flow) == "late" and flow["right"] < 0.3
     assert flow["late"] > 1.5 * flow["right"]
+
+
+def test_curves_that_do_not_move_alike_have_no_lag():
+    rng = np.random.default_rng(0)
+    assert math.isnan(lag_frames(rng.normal(size=(60, 1)), rng.normal(size=(60, 1))))
+    assert math.isnan(lag_frames(np.zeros((60, 1)), rng.normal(size=(60, 1))))
+    t = np.arange(60)
+    curve, late = np.sin(t / 4)[:, None], np.sin((t - 2) / 4)[:, None]
+    gappy = np.where((t % 20 == 7)[:, None], np.nan, late)
+    assert lag_frames(gappy, curve) == pytest.approx(2, abs=0.15)
 
 
 def test_half_blinks_show_in_the_lids(broken):
@@ -223,7 +235,7 @@ def test_reports_hold_every_promised_name(broken, clip, tmp_path):
         assert synthetic["dense_landmarks"][name] is not None
     nothing = dict.fromkeys(
         ("independent_landmarks_nme_pct", "flow_agreement_px", "silhouette_iou", "colour_spread", "jitter_deg",
-         "blink_amplitude_kept", "mouth_amplitude_kept", "mouth_lag_frames", "frames_per_second", "peak_memory_mb"), math.nan,
+         "blink_amplitude_kept", "mouth_amplitude_kept", "motion_lag_frames", "frames_per_second", "peak_memory_mb"), math.nan,
     )  # fmt: skip
     real = real_summary({"a": nothing | {"failure_rate": 1.0}})
     assert real["failure_rate"] == 1 and real["flow_agreement_px"] is None

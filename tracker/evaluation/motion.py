@@ -31,21 +31,24 @@ def amplitude(curve: Float[np.ndarray, "frames"]) -> float:
     return float(np.percentile(known, 98) - np.percentile(known, 2)) if len(known) else float("nan")
 
 
-def lag_frames(curve: Float[np.ndarray, "frames"], reference: Float[np.ndarray, "frames"]) -> float:
-    """By how many frames ``curve`` comes after ``reference``: the shift of the largest correlation of their changes, refined
+def lag_frames(curves: Float[np.ndarray, "frames k"], reference: Float[np.ndarray, "frames k"]) -> float:
+    """By how many frames ``curves`` come after ``reference``: the shift of the largest correlation of their changes, refined
     by a parabola through its neighbours. NaN where they do not move alike."""
-    known = np.isfinite(curve) & np.isfinite(reference)
+    known = np.isfinite(curves).all(1) & np.isfinite(reference).all(1)
     scores = []
     for lag in range(-_MAX_LAG, _MAX_LAG + 1):
-        a, b, both = curve, reference, known.copy()
+        a, b, both = curves, reference, known
         if lag > 0:
-            a, b, both = curve[lag:], reference[:-lag], known[lag:] & known[:-lag]
+            a, b, both = curves[lag:], reference[:-lag], known[lag:] & known[:-lag]
         elif lag < 0:
-            a, b, both = curve[:lag], reference[-lag:], known[:lag] & known[-lag:]
+            a, b, both = curves[:lag], reference[-lag:], known[:lag] & known[-lag:]
         if both.sum() < 3 * _MAX_LAG:
             return float("nan")
-        a, b = np.gradient(np.where(both, a, 0)), np.gradient(np.where(both, b, 0))
-        inside = both & np.roll(both, 1) & np.roll(both, -1)
+        a, b = (np.gradient(np.where(both[:, None], c, 0), axis=0) for c in (a, b))
+        inside = both.copy()
+        inside[1:] &= both[:-1]
+        inside[:-1] &= both[1:]
+        inside[[0, -1]] = False
         strength = np.linalg.norm(a[inside]) * np.linalg.norm(b[inside])
         if strength < 1e-12:
             return float("nan")

@@ -13,6 +13,7 @@ import numpy as np
 from tracker.errors import UserError
 from tracker.evaluation.baselines import TRACKERS, Tracked
 from tracker.evaluation.independent_landmarks import (
+    INNER,
     find_landmarks,
     lid_opening,
     lip_opening,
@@ -30,7 +31,7 @@ MEASURES = (
     "jitter_deg",
     "blink_amplitude_kept",
     "mouth_amplitude_kept",
-    "mouth_lag_frames",
+    "motion_lag_frames",
     "failure_rate",
     "frames_per_second",
     "peak_memory_mb",
@@ -87,7 +88,6 @@ def score(tracked: Tracked, clip: RealClip, reference: np.ndarray) -> dict[str, 
         whole = amplitude(opening(reference))
         return amplitude(opening(points)) / whole if whole > least else float("nan")
 
-    speaks = amplitude(lip_opening(reference)) > _LEAST_MOUTH
     return {
         "independent_landmarks_nme_pct": nme_pct(points, reference),
         "flow_agreement_px": flow_agreement_px(tracked, clip.video),
@@ -96,7 +96,7 @@ def score(tracked: Tracked, clip: RealClip, reference: np.ndarray) -> dict[str, 
         "jitter_deg": jitter_deg(tracked.skull_rotation, track.valid),
         "blink_amplitude_kept": kept(lid_opening, _LEAST_BLINK),
         "mouth_amplitude_kept": kept(lip_opening, _LEAST_MOUTH),
-        "mouth_lag_frames": lag_frames(lip_opening(points), lip_opening(reference)) if speaks else float("nan"),
+        "motion_lag_frames": lag_frames(points[:, INNER].mean(1), reference[:, INNER].mean(1)),
         "failure_rate": float((~track.valid).mean()),
         "frames_per_second": track.n_frames / tracked.seconds if tracked.seconds else float("nan"),
         "peak_memory_mb": tracked.peak_memory_mb or float("nan"),
