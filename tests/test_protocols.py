@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
+import trimesh
 from scipy.io import savemat
 from scipy.spatial.transform import Rotation
 from trimesh.creation import icosphere
 
 from flame_assets.load import load_head
 from tracker.errors import UserError
-from tracker.evaluation.protocols import aflw2000, now
+from tracker.evaluation.baselines import Tracked
+from tracker.evaluation.protocols import aflw2000, now, svfr
+from tracker.track import HeadTrack
 
 # --- AFLW2000-3D ----------------------------------------------------------------------------------------------------
 
@@ -125,3 +131,58 @@ def test_landmark_files(tmp_path):
     file.write_text("1 2 3\n")
     with pytest.raises(UserError, match="seven points"):
         now.read_landmarks(file)
+
+
+# --- NeRSemble SVFR -------------------------------------------------------------------------------------------------
+
+
+def still_head() -> Tracked:
+    head = load_head(None)
+    expr = np.zeros((1, head.n_expression))
+    expr[0, head.expression_names.index("jawOpen")] = 0.8
+    zero = np.zeros((1, 3))
+    track = HeadTrack(
+        rotation=np.array([[0.1, 0.4, 0.0]]), neck_pose=zero, jaw_pose=zero, eyes_pose=np.zeros((1, 6)),
+        translation=np.array([[0.0, 0.0, 0.4]]), shape=np.random.default_rng(0).normal(0, 1, head.n_identity), expr=expr,
+        focal_px=900.0, principal_point=np.array([256.0, 256.0]), image_size=np.array([512, 512]), timestamps=np.zeros(1),
+        valid=np.ones(1, bool), confidence=np.ones(1), timestep_id=np.array(["0"]), expression_names=head.expression_names,
+        head_name=head.name, head_sha256=head.sha256(), frame_rate=1.0,
+    )  # fmt: skip
+    return Tracked(track, head)
+
+
+def test_svfr_archive_has_the_promised_files(tmp_path):
+    for folder in ("017/EMO-1-shout+laugh_156_221501007", "017/EXP-4-lips_6_221501007", "readme/nothing_1_2"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+        (tmp_path / "data" / folder / "rgb.png").write_bytes(b"")
+    pictures = svfr.find_pictures(tmp_path / "data")
+    assert [(p.participant, p.sequence, p.timestep, p.serial) for p in pictures] == [
+        (17, "EMO-1-shout+laugh", 156, "221501007"), (17, "EXP-4-lips", 6, "221501007"),
+    ]  # fmt: skip
+    tracked = still_head()
+    assert svfr.write_submission(tmp_path / "out.zip", [(p, tracked) for p in pictures]) == 2
+    with zipfile.ZipFile(tmp_path / "out.zip") as archive:
+        names = set(archive.namelist())
+        assert {n.rsplit("/", 1)[0] for n in names} == {"017/EMO-1-shout+laugh_156_221501007", "017/EXP-4-lips_006_221501007"}
+        folder = "017/EXP-4-lips_006_221501007"
+        posed, neutral = (trimesh.load(io.BytesIO(archive.read(f"{folder}/mesh_{t}.ply")), "ply", process=False) for t in ("posed", "neutral"))
+        marks = {t: np.load(io.BytesIO(archive.read(f"{folder}/landmarks_{t}.npy")), allow_pickle=False) for t in ("posed", "neutral")}
+    assert len(posed.vertices) == len(neutral.vertices) == tracked.head.n_vertices
+    np.testing.assert_allclose(posed.vertices, tracked.vertices[0], atol=1e-6)
+    assert all(m.shape == (7, 3) for m in marks.values())
+    # the landmarks lie on the mesh that they come with, the subject's right eye (the picture's left) first
+    for mesh, name in ((posed, "posed"), (neutral, "neutral")):
+        on_mesh = now.closest_on_mesh(marks[name], np.asarray(mesh.vertices), np.asarray(mesh.faces))
+        np.testing.assert_allclose(on_mesh, marks[name], atol=1e-5)
+    assert marks["neutral"][0, 0] < marks["neutral"][1, 0] < marks["neutral"][2, 0] < marks["neutral"][3, 0]
+    # neutral means: no open jaw
+    gap = [np.linalg.norm(m[4] - m[5:].mean(0)) for m in marks.values()]
+    assert gap[0] > gap[1]
+
+
+def test_svfr_without_pictures_or_results(tmp_path):
+    with pytest.raises(UserError, match="no pictures"):
+        svfr.find_pictures(tmp_path)
+    with pytest.raises(UserError, match="nothing to write"):
+        svfr.write_submission(tmp_path / "out.zip", [])
+    assert not list(tmp_path.iterdir())
