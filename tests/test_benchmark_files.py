@@ -96,6 +96,51 @@ def test_vhap_lands_on_its_own_pixels(parts, tmp_path):
     np.testing.assert_allclose(tracked.pixels(tracked.vertices), wanted, atol=0.02)
 
 
+def test_pixel3dmm_lands_on_its_own_pixels(parts, tmp_path):
+    turn, shift = Rotation.from_rotvec(parts["rotation"]).as_matrix(), parts["translation"] - [0, 0, 0.3]
+    base, base_shift = Rotation.from_euler("y", 12, degrees=True).as_matrix(), np.array([0.01, -0.02, -0.9])
+    (tmp_path / "frames").mkdir()
+    neck = np.random.default_rng(1).normal(0, 0.1, (FRAMES, 3))
+    for f in range(FRAMES):
+        flame = {
+            "exp": parts["expr"][f][None], "shape": parts["shape"][None], "eyelids": np.zeros((1, 2)),
+            "eyes": rows(parts["eyes"][f].reshape(2, 3)).reshape(1, 12), "jaw": rows(parts["jaw"][f][None]),
+            "neck": rows(neck[f][None]), "R": rows(parts["rotation"][f][None]), "R_rotation_matrix": turn[f][None], "t": shift[f][None],
+        }  # fmt: skip
+        camera = {"R_base_0": base[None], "t_base_0": base_shift[None], "fl": np.array([[3.9]]), "pp": np.array([[0.02, -0.01]])}
+        content = {"flame": flame, "camera": camera, "frame_id": f}
+        torch.save(
+            {k: {n: v.astype(np.float32) for n, v in p.items()} if isinstance(p, dict) else p for k, p in content.items()},
+            tmp_path / "frames" / f"{f:05d}.frame",
+        )
+    tracked = read_result(tmp_path / "frames", tiny_head(), 25.0)
+    model = HeadModel.from_asset(tiny_head(), "cpu", torch.float64)
+    zero = torch.zeros(FRAMES, 3, dtype=torch.float64)
+    shaped = model.with_shape(torch.as_tensor(parts["shape"]), torch.as_tensor(parts["expr"]))
+    posed = shaped.with_pose(zero, *(torch.as_tensor(v) for v in (neck, parts["jaw"], parts["eyes"]))).skin(zero).numpy()
+    world = np.einsum("fab,fnb->fna", turn, posed) + shift[:, None]
+    space = world @ base.T + base_shift
+    wanted = 3.9 * 256 * space[..., :2] / -space[..., 2:] * [1, -1] + [128.5 + 0.02 * 128.5, 128.5 - 0.01 * 128.5]
+    np.testing.assert_allclose(tracked.pixels(tracked.vertices), wanted, atol=0.02)
+
+
+def test_smirk_lands_near_its_own_pixels(parts, tmp_path):
+    """Its camera is orthographic; ours stands ten metres away."""
+    cam = np.array([[7.0, 0.01, -0.02], [7.5, 0.0, 0.01], [6.8, -0.01, 0.0]])
+    file = tmp_path / "smirk.npz"
+    np.savez(
+        file, pose_params=parts["rotation"], cam=cam, shape_params=np.tile(parts["shape"], (FRAMES, 1)),
+        expression_params=parts["expr"], jaw_params=parts["jaw"], eyelid_params=np.zeros((FRAMES, 2)),
+    )  # fmt: skip
+    tracked = read_result(file, tiny_head(), 25.0)
+    model = HeadModel.from_asset(tiny_head(), "cpu", torch.float64)
+    zero = torch.zeros(FRAMES, 3, dtype=torch.float64)
+    shaped = model.with_shape(torch.as_tensor(parts["shape"]), torch.as_tensor(parts["expr"]))
+    posed = shaped.with_pose(torch.as_tensor(parts["rotation"]), zero, torch.as_tensor(parts["jaw"])).skin(zero).numpy()
+    wanted = 112 + 112 * cam[:, None, :1] * (posed[..., :2] + cam[:, None, 1:]) * [1, -1]
+    assert np.abs(tracked.pixels(tracked.vertices) - wanted).max() < 0.015 * 224
+
+
 def test_wrong_files_give_one_line(parts, tmp_path):
     head = tiny_head()
     (tmp_path / "empty").mkdir()

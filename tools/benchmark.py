@@ -66,8 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--masks", type=Path, metavar="FOLDER", help="person masks of the one --video, a picture for each frame")
     parser.add_argument(
         "--from-disk", action="append", default=[], metavar="NAME=PATH",
-        help="score another tracker's files for the one --video too: a flame_params.npz, VHAP's .npz, or metrical-tracker's "
-        "checkpoint folder; may be given several times",
+        help="score another tracker's files for the one --video too: a flame_params.npz, VHAP's or SMIRK's .npz, or a folder of "
+        ".frame of metrical-tracker or Pixel3DMM; may be given several times",
     )  # fmt: skip
     parser.add_argument("--head", type=Path, metavar="PATH", help="the head that those files belong to, as for track.py")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there")
