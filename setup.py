@@ -57,8 +57,8 @@ setup(
         # reads the backbone's weights, writes logs; CoTracker3 is the user's own installation
         "train": ["onnx>=1.17", "tensorboard>=2.17"],
         "export": ["onnx>=1.17"],
-        # an independent landmark detector that scores trackers on real clips
-        "benchmark": ["dlib-bin>=19.24", "face_recognition_models>=0.3"],
+        # an independent landmark detector that scores trackers on real clips, and plots
+        "benchmark": ["dlib-bin>=19.24", "face_recognition_models>=0.3", "matplotlib>=3.8"],
         # nvdiffrast is not on the registry and has its own (non-commercial) licence; docs/rendering.md has its command
         "cuda": ["ninja>=1.11"],
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from tracker.evaluation.html_report import html_report, overlays
 from tracker.evaluation.independent_landmarks import INNER, lid_opening, nme_pct, projected_landmarks
 from tracker.evaluation.motion import amplitude, jitter_deg, lag_frames
 from tracker.evaluation.pictures import colour_spread, flow_agreement_px, silhouette_iou
+from tracker.evaluation.plots import figures, write_png
 from tracker.evaluation.report import markdown_report, worse_than_landmarks
 from tracker.evaluation.summary import real_summary, synthetic_summary
 from tracker.evaluation.synthetic_suite import ClipTruth, score
@@ -247,7 +249,26 @@ def test_reports_hold_every_promised_name(broken, clip, tmp_path):
     assert "| ears, mm |" in text and "worse than `landmarks478`" in text  # the bias is not hidden
     assert any("head rotation" in s for s in worse_than_landmarks(synthetic, (("head rotation", "rotation_error_deg.median"),)))
     page = html_report(scores, overlays("painted", "right", broken["right"], clip, count=2))
-    assert page.count("data:image/jpeg;base64") == 2 and "http" not in page
+    assert page.count("data:image/jpeg;base64") == 2 and page.count("<svg") > 3
+    assert not re.search(r'(src|href)="(?!data:|#)', page)  # it loads nothing
+
+
+def test_plots_show_the_suites_that_were_run(tmp_path):
+    part = {"all": 10.0}
+    summary = {
+        "vertex_error_mm": part,
+        "vertex_error_by_yaw_mm": {"0-20": 5.0, "60-90": 20.0},
+        "interval": {"vertex_error_mm": {"all": [8.0, 11.0]}, "vertex_error_by_yaw_mm": {"0-20": [4.0, 6.0], "60-90": [None, None]}},
+    }
+    drawn = figures({"suites": {"synthetic": {"landmarks478": summary, "somebody": summary}}})
+    assert sorted(drawn) == ["parts", "yaw"]
+    bars = drawn["parts"].axes[0].patches
+    assert [b.get_height() for b in bars if b.get_height() > 0] == [10.0, 10.0]
+    heights = drawn["yaw"].axes[0].lines[0].get_ydata()
+    np.testing.assert_array_equal(np.asarray(heights, float), [5.0, np.nan, np.nan, 20.0])
+    write_png(drawn["yaw"], tmp_path / "yaw.png")
+    picture = cv2.imread(str(tmp_path / "yaw.png"))
+    assert picture is not None and (picture == 255).all(-1).mean() < 0.99  # something is drawn
 
 
 def test_figures_outside_their_band_are_named(tmp_path):

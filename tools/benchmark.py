@@ -31,6 +31,7 @@ from tracker.evaluation.baselines import ABLATIONS, TRACKERS, Preset, Tracked
 from tracker.evaluation.baselines.files import read_result
 from tracker.evaluation.html_report import Overlay, html_report, overlays
 from tracker.evaluation.independent_landmarks import check_installed
+from tracker.evaluation.plots import figures, write_png
 from tracker.evaluation.real_suite import RealClip
 from tracker.evaluation.real_suite import run_suite as run_real
 from tracker.evaluation.report import markdown_report
@@ -72,7 +73,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--head", type=Path, metavar="PATH", help="the head that those files belong to, as for track.py")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number there")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with tables and overlays there")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page with tables, plots and overlays there")
+    parser.add_argument("--plots", type=Path, metavar="FOLDER", help="write the plots there, as PNG")
     return parser
 
 
@@ -86,7 +88,15 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     text = markdown_report(scores)
     print(text)
-    page = html_report(scores, pictures) if options.html else ""
+    try:
+        page = html_report(scores, pictures) if options.html else ""
+        plots = figures(scores) if options.plots else {}
+    except UserError as error:
+        print(f"benchmark.py: error: {error}", file=sys.stderr)
+        return 2
+    for name, figure in plots.items():
+        options.plots.mkdir(parents=True, exist_ok=True)
+        write_png(figure, options.plots / f"{name}.png")
     content = json.dumps(scores, indent=2, allow_nan=False) + "\n"
     for path, out in ((options.json, content), (options.markdown, text), (options.html, page)):
         if path is not None:

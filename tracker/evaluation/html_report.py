@@ -1,4 +1,4 @@
-"""A self-contained HTML page of the benchmark: tables, bars, and every tracker's overlay side by side."""
+"""A self-contained HTML page of the benchmark: tables, plots, and every tracker's overlay side by side."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 
 from tracker.camera import CAMERA_POSITION
 from tracker.evaluation.baselines import Tracked
+from tracker.evaluation.plots import figures, svg
 from tracker.evaluation.report import REAL_ROWS, SYNTHETIC_ROWS, worse_than_landmarks
 from tracker.evaluation.summary import look_up
 from tracker.overlay import MeshPainter
@@ -64,17 +65,23 @@ def _jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
 
 
 def html_report(scores: Mapping[str, Any], pictures: Sequence[Overlay]) -> str:
-    """The page; it loads nothing from anywhere."""
+    """The page; it loads nothing from anywhere.
+
+    Raises:
+        UserError: matplotlib is missing.
+    """
+    drawn = figures(scores)
     body = ["<h1>Head tracking benchmark</h1>", f"<p><small>{_run(scores['run'])}</small></p>"]
-    for name, title, rows in (
-        ("synthetic", "Synthetic clips, exact ground truth", SYNTHETIC_ROWS),
-        ("real", "Real clips, held-out cues", REAL_ROWS),
+    for name, title, rows, plots in (
+        ("synthetic", "Synthetic clips, exact ground truth", SYNTHETIC_ROWS, ("yaw", "parts")),
+        ("real", "Real clips, held-out cues", REAL_ROWS, ("real",)),
     ):
         suite = scores["suites"].get(name)
         if not suite:
             continue
         body += [f"<h2>{title}</h2>", "<p>Means over clips, 95 % intervals in brackets; bars show the means.</p>", _table(suite, rows)]
         body += [f"<p>{html.escape(sentence)}</p>" for sentence in worse_than_landmarks(suite, rows)]
+        body += [f"<p>{svg(drawn[plot])}</p>" for plot in plots]
     if "solver" in scores:
         body += ["<h2>Solver</h2>", "<table>", *_solver_rows(scores["solver"]), "</table>"]
     body += _side_by_side(pictures)

@@ -10,6 +10,8 @@ import numpy as np
 from tracker.evaluation.real_suite import MEASURES
 
 PARTS = ("all", "face", "ears", "scalp", "neck", "lips", "eyes")
+YAW_BINS = ((0, 20), (20, 40), (40, 60), (60, 90))
+"""Degrees to either side, by which errors are told apart."""
 
 _SINGLE = {
     "vertex_error_valid_mm": "posed_mm_valid",
@@ -57,6 +59,9 @@ def synthetic_summary(clips: Sequence[Mapping[str, float]]) -> dict[str, Any]:
             put((name, part), f"{kind}_mm_{part}")
     put(("rotation_error_deg", "median"), "rotation_deg_median")
     put(("rotation_error_deg", "p95"), "rotation_deg_p95")
+    for low, high in YAW_BINS:
+        put(("vertex_error_by_yaw_mm", f"{low}-{high}"), f"posed_mm_yaw_{low}_{high}")
+        put(("rotation_error_by_yaw_deg", f"{low}-{high}"), f"rotation_deg_yaw_{low}_{high}")
     for name, key in _SINGLE.items():
         put((name,), key)
     put(("expression_error", "all"), "expression")

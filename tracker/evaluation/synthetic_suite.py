@@ -15,6 +15,7 @@ from densemarks_model.data.synthetic.sequences import Script, render_sequence, s
 from tracker.errors import UserError
 from tracker.evaluation.baselines import Tracked, Tracker
 from tracker.evaluation.geometry import part_masks, rigid_alignment, rotation_angles_deg, vertex_errors
+from tracker.evaluation.summary import YAW_BINS
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,11 @@ def score(tracked: Tracked, truth: ClipTruth) -> dict[str, float]:
     if track.valid.any():
         scores["posed_mm_valid"] = float(errors.posed["all"][track.valid].mean())
         scores["rotation_deg_valid"] = float(np.median(angle[track.valid]))
+    for low, high in YAW_BINS:
+        there = (np.abs(truth.yaw) >= low) & (np.abs(truth.yaw) < high)
+        if there.any():
+            scores[f"posed_mm_yaw_{low}_{high}"] = float(errors.posed["all"][there].mean())
+            scores[f"rotation_deg_yaw_{low}_{high}"] = float(np.median(angle[there]))
     for kind in ("aligned", "posed", "absolute"):
         for part, values in getattr(errors, kind).items():
             scores[f"{kind}_mm_{part}"] = float(values.mean())
