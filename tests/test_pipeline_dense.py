@@ -98,6 +98,53 @@ def test_frames_the_detector_loses_are_tracked_by_the_network(balanced, tmp_path
     assert any("dense term alone" in note for note in json.loads((folder / "summary.json").read_text())["notes"])
 
 
+def test_landmarks_that_the_network_contradicts_are_not_followed(balanced, tmp_path, monkeypatch):
+    """The detector is made to see a half-size face beside the nose for a third of a second."""
+    detect, calls = pipeline.FaceLandmarker.detect, {"n": 0}
+
+    def beside(self, image, timestamp):
+        found = detect(self, image, timestamp)
+        calls["n"] += 1
+        if calls["n"] - 1 not in LOST or found is None:
+            return found
+        centre, width = found.points.mean(0), np.ptp(found.points[:, 0])
+        return dataclasses.replace(found, points=(centre + 0.5 * (found.points - centre) + [0.4 * width, 0]).astype(np.float32))
+
+    monkeypatch.setattr(pipeline.FaceLandmarker, "detect", beside)
+    folder = run(tmp_path, "--no-overlay", "--config", str(every_frame(tmp_path)))
+    track, whole = load_track(folder / "flame_params.npz"), load_track(balanced / "flame_params.npz")
+    wrong = np.isin(np.arange(FRAMES), list(LOST))
+    assert track.valid.all() and (track.confidence[wrong] <= 0.5).all() and track.confidence[~wrong].min() > 0.5
+    apart = np.degrees((skull(whole).inv() * skull(track)).magnitude())
+    assert apart.max() < 8.0
+    drift = np.linalg.norm(track.translation - whole.translation, axis=1) / np.linalg.norm(whole.translation + [0, 0, -1], axis=1)
+    assert drift.max() < 0.05
+    assert any("contradicts" in note for note in json.loads((folder / "summary.json").read_text())["notes"])
+
+
+def every_frame(folder: Path) -> Path:
+    """Settings with which the network looks at every frame, and so checks every detection."""
+    path = folder / "every_frame.yaml"
+    path.write_text("dense: {stride: 1}\n", encoding="utf-8")
+    return path
+
+
+def test_a_clip_whose_every_detection_is_wrong_is_tracked_by_the_network(balanced, tmp_path, monkeypatch):
+    detect = pipeline.FaceLandmarker.detect
+
+    def small(self, image, timestamp):
+        found = detect(self, image, timestamp)
+        centre = found.points.mean(0)
+        return dataclasses.replace(found, points=(centre + 0.5 * (found.points - centre)).astype(np.float32))
+
+    monkeypatch.setattr(pipeline.FaceLandmarker, "detect", small)
+    track = load_track(run(tmp_path, "--no-overlay") / "flame_params.npz")
+    whole = load_track(balanced / "flame_params.npz")
+    assert track.valid.mean() > 0.9 and track.confidence.max() <= 0.5
+    change = [skull(t)[0].inv() * skull(t) for t in (track, whole)]
+    assert np.degrees((change[0].inv() * change[1]).magnitude())[track.valid].max() < 8.0
+
+
 def test_an_empty_room_is_not_tracked(tmp_path, monkeypatch):
     """Nothing but wall after the head has left: the network must not see one there."""
     detect, read = pipeline.FaceLandmarker.detect, {"n": 0}

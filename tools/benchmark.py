@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Overlay]]:
     """Run what was asked for."""
-    count, frames = (2, 24) if options.quick else (9, 60)
+    count, frames = (2, 24) if options.quick else (9, 40)
     suites = options.suites or (SUITES[:2] if options.quick else SUITES)
     names = options.trackers or (list(QUICK_TRACKERS) if options.quick else list(TRACKERS))
     for option, given in (("--masks", options.masks), ("--from-disk", options.from_disk)):

@@ -133,6 +133,8 @@ class DenseSettings:
         outline_inflation: the same factor for the outline; 0 leaves the outline out.
         min_trust: pixels that show the head with less certainty are left out.
         landmark_factor: factor on the expected errors of the landmarks that the dense term covers (not lips, lids, irises).
+        landmark_doubt: landmarks are rejected where the network sees most of them farther than this from their places on the
+            head, cube units (on real faces the median is 0.01 to 0.035).
         keyframe_iterations: solver iterations of the joint fit with the dense term, in each of its two rounds.
         refine_iterations: solver iterations with the outline in each window; 0 keeps the outline to the keyframes.
         compare_iterations: solver iterations of render-and-compare in each window.
@@ -149,6 +151,7 @@ class DenseSettings:
     kernel_scale: float = 3.0
     min_trust: float = 0.3
     landmark_factor: float = 1.5
+    landmark_doubt: float = 0.06
     keyframe_iterations: int = 5
     refine_iterations: int = 3
     compare_iterations: int = 3

@@ -113,7 +113,9 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
             raise UserError("config: photometric.enabled needs dense.enabled, which finds the head in the pictures")
         skin = None if photometric is None else spread_points(asset, skin_triangles(asset), photometric.points)
         face = FaceLandmarks.build(asset, request.config.landmarks, device, sites, skin)
-        embedder = None if sites is None else HeadEmbedder(request.network, device, asset, sites)
+        # a cube that is not known to be the head's contradicts every landmark
+        doubt = math.inf if foreign and known is None else request.config.dense.landmark_doubt
+        embedder = None if sites is None else HeadEmbedder(request.network, device, asset, sites, doubt)
     except (AssetError, ModelError) as error:
         raise UserError(str(error)) from error
     name = request.name or request.video.resolve().stem or "video"
@@ -126,7 +128,8 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
         facts = observe(request, store, embeddings, pictures, embedder, clock)
         camera_prior = focal_prior(facts.width, facts.height, request.focal_px, request.fov_deg, request.intrinsics)
         found = store.found
-        if not found.any():
+        tracked = np.array([f for f in range(len(store)) if found[f] or f in embeddings], int)
+        if len(tracked) == 0:
             raise UserError(
                 f"{request.video}: no face was found in any of its {len(store)} frames; the face must be larger than about "
                 "40 pixels and not turned away"
@@ -139,8 +142,7 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
                 batch = replace(batch, pictures=read_pictures(pictures, embeddings, numbers, face.head))
             return batch
 
-        offered = np.flatnonzero(found)
-        offered = offered[:: math.ceil(len(offered) / _KEYFRAME_CANDIDATES)]
+        offered = tracked[:: math.ceil(len(tracked) / _KEYFRAME_CANDIDATES)]
         if foreign and known is None:
             with clock.stage("calibration"):
                 measured = calibrate(store, embeddings, asset, face, sites, camera_prior, request)
@@ -153,10 +155,9 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
         with clock.stage("keyframes"):
             shared = fit_shared(face, torch.as_tensor(offered), read, camera_prior, request.config)
         with clock.stage("frames"):
-            tracked = torch.as_tensor([f for f in range(len(store)) if found[f] or f in embeddings])
             # windows that never look at outlines need not have them measured
             outlines = request.config.dense.refine_iterations > 0 or photometric is not None
-            windows = fit_frames(face, tracked, partial(read, outlines=outlines), shared, camera_prior.principal_point, request.config)
+            windows = fit_frames(face, torch.as_tensor(tracked), partial(read, outlines=outlines), shared, camera_prior.principal_point, request.config)
             fits = list(_progress(windows, len(tracked), "fit", request.quiet))
         track, error = assemble(store, facts, fits, shared, camera_prior, asset, request.config)
         texture = None
@@ -233,15 +234,17 @@ def observe(
                     if frame is None:
                         break
                     detection = detector.detect(frame.image, frame.timestamp)
-                    store.append(frame.timestamp, detection)
                 if embedder is None:
+                    store.append(frame.timestamp, detection)
                     continue
                 with clock.stage("network"):
                     since += 1
                     if detection is not None and since < stride:
                         embedder.follow(detection)
+                        store.append(frame.timestamp, detection)
                         continue
-                    record = embedder.embed(frame.image, detection)
+                    record, detection = embedder.embed(frame.image, detection)
+                    store.append(frame.timestamp, detection)
                     if record is not None:
                         embeddings.put(len(store) - 1, record)
                         if request.config.photometric.enabled:
@@ -438,7 +441,10 @@ def unwrap_texture(
 def _notes(track: HeadTrack, found: np.ndarray) -> Iterator[str]:
     blind = int((track.valid & ~found).sum())
     if blind:
-        yield f"{blind} frames have no detected face and were tracked by the dense term alone, with confidence at most {_DENSE_ONLY_CONFIDENCE:g}"
+        yield (
+            f"{blind} frames have no detected face, or one that the network contradicts, and were tracked by the dense term "
+            f"alone, with confidence at most {_DENSE_ONLY_CONFIDENCE:g}"
+        )
     missing = int((~track.valid).sum())
     if missing:
         yield f"{missing} frames have no tracked head; they hold the nearest tracked frame's values, with valid=False"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,9 @@ _MAX_FIT_ERROR = 0.05
 
 _MAX_MISSES = 12
 
+_ON_HEAD = 0.3
+"""Trust above which a pixel counts as the head's."""
+
 _MAX_SHIFT = 0.18
 """How far a crop may move from where training had it, in sides; networks are trained with shifts of up to 0.2."""
 
@@ -39,9 +43,13 @@ class HeadEmbedder:
         network: a name or file for :func:`densemarks_model.inference.fast_network`.
         device: for the same.
         asset, sites: the head whose canonical coordinates the network speaks of.
+        doubt: landmarks whose median distance to where the network sees them is larger are rejected, cube units.
     """
 
-    def __init__(self, network: str | Path, device: str, asset: HeadAsset, sites: DenseSites) -> None:
+    def __init__(
+        self, network: str | Path, device: str, asset: HeadAsset, sites: DenseSites, doubt: float = math.inf
+    ) -> None:
+        self._doubt = doubt
         self._network = fast_network(network, "cuda" if device.startswith("cuda") else "cpu")
         self._sites = sites
         assert asset.canonical is not None
@@ -63,12 +71,42 @@ class HeadEmbedder:
         camera, _ = _affine(self._landmarks, seen, np.ones(len(seen)), np.ptp(seen, axis=0).max() + 1e-6)
         self._crop, self._misses = self._shifted(crop_around_landmarks(detection.points), camera), 0
 
-    def embed(self, image: UInt8[np.ndarray, "h w 3"], detection: Detection | None) -> EmbeddingRecord | None:
-        """The head in an RGB frame, or None when there is none (or nothing is known yet of where to look)."""
-        if detection is not None:
-            self.follow(detection)
-            assert self._crop is not None
-            return self._run(image, self._crop)
+    def embed(
+        self, image: UInt8[np.ndarray, "h w 3"], detection: Detection | None
+    ) -> tuple[EmbeddingRecord | None, Detection | None]:
+        """The head in an RGB frame, or None when there is none (or nothing is known yet of where to look).
+
+        Returns:
+            The record, and the detection, or None instead of it when the network contradicts it: detectors put whole faces
+            on hair and hands. Then the crop is found as if there had been no detection.
+        """
+        if detection is None:
+            return self._follow_head(image), None
+        before = self._crop
+        self.follow(detection)
+        assert self._crop is not None
+        record = self._run(image, self._crop)
+        if not self._contradicts(record, detection):
+            return record, detection
+        # where the head was; at the landmarks, should nothing be there (a new shot)
+        landmarks_crop = self._crop
+        for crop in (before, landmarks_crop):
+            self._crop = crop
+            found = self._follow_head(image)
+            if found is not None:
+                return found, None
+        return None, None
+
+    def _contradicts(self, record: EmbeddingRecord, detection: Detection) -> bool:
+        """Whether the network sees other places of the head, or no head, where most of the landmarks are."""
+        size = len(record.trust)
+        points = record.crop.to_crop(detection.points[self._numbers].astype(np.float64), size)
+        inside = ((points >= 0) & (points < size)).all(1)
+        x, y = np.floor(points.clip(0, size - 1)).astype(int).T
+        apart = np.linalg.norm(record.coordinates[y, x] - self._landmarks, axis=1)
+        return bool(np.median(np.where(inside & (record.trust[y, x] > _ON_HEAD), apart, np.inf)) > self._doubt)
+
+    def _follow_head(self, image: np.ndarray) -> EmbeddingRecord | None:
         if self._crop is None:
             return None
         record = self._run(image, self._crop)

@@ -68,7 +68,7 @@ def prepare(video: Path, asset: HeadAsset, max_frames: int) -> Prepared:
     face = FaceLandmarks.build(asset, config.landmarks, "cpu", sites)
     request = Request(video=video, out=Path("."), config=config, max_frames=max_frames, quiet=True)
     with TemporaryDirectory() as folder, LandmarkStore(Path(folder)) as store, EmbeddingStore(Path(folder)) as embeddings:
-        embedder = HeadEmbedder("lite", "cpu", asset, sites)
+        embedder = HeadEmbedder("lite", "cpu", asset, sites, config.dense.landmark_doubt)
         facts = observe(request, store, embeddings, None, embedder, StageClock())
         camera = focal_prior(facts.width, facts.height)
         frames = np.flatnonzero(store.found)

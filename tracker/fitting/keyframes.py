@@ -85,15 +85,19 @@ def fit_shared(
 
     Args:
         face: the head at its landmarks and dense places.
-        offered: numbers of frames with landmarks.
+        offered: numbers of frames with landmarks or dense correspondences.
         read: gives what is known of some frames.
         camera: what is known of the camera.
         config: settings.
     """
     principal_point = camera.principal_point
     candidates = read(offered, False)
-    poses = face.rigid_poses(candidates, camera.focal_px, principal_point)
-    features = [poses.rotation / 0.3]  # 0.3 rad of turn counts like one fully raised expression
+    turned = face.rigid_poses(candidates, camera.focal_px, principal_point).rotation
+    blind = ~candidates.has_landmarks
+    if bool(blind.any()):
+        seen = read(offered[blind.cpu()], True)
+        turned[blind] = face.rigid_poses(seen, camera.focal_px, principal_point).rotation
+    features = [turned / 0.3]  # 0.3 rad of turn counts like one fully raised expression
     if candidates.expression_guess is not None:
         features.append(candidates.expression_guess)
     keyframes = spread_frames(torch.cat(features, dim=1), config.keyframes.count)
