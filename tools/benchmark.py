@@ -207,7 +207,7 @@ def solver_scores(names: list[str], work: Path) -> dict[str, Any]:
         "cost": adam.solver_cost,
         "adam_cost": adam.adam_cost,
         "static_jitter_deg": {n: static_jitter_deg(still, t) for n, t in presets.items()},
-        "amplitude_kept": {n: amplitude_kept(clip, t, 240) for n, t in presets.items()},
+        "amplitude_kept": {n: amplitude_kept(clip, t, 160) for n, t in presets.items()},
     }
 
 
