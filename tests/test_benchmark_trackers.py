@@ -27,7 +27,7 @@ from tracker.evaluation.independent_landmarks import INNER, lid_opening, nme_pct
 from tracker.evaluation.motion import amplitude, jitter_deg, lag_frames
 from tracker.evaluation.pictures import colour_spread, flow_agreement_px, silhouette_iou
 from tracker.evaluation.plots import figures, write_png
-from tracker.evaluation.report import markdown_report, worse_than_landmarks
+from tracker.evaluation.report import gave_up, markdown_report, worse_than_landmarks
 from tracker.evaluation.summary import real_summary, synthetic_summary
 from tracker.evaluation.synthetic_suite import ClipTruth, score
 from tracker.head_model import HeadModel
@@ -246,6 +246,9 @@ def test_reports_hold_every_promised_name(broken, clip, tmp_path):
         "suites": {"synthetic": synthetic, "real": {"dense_landmarks": real}},
     }
     text = markdown_report(json.loads(json.dumps(scores, allow_nan=False)))
+    assert "found no face" not in text
+    fewer = {**synthetic, "dense_landmarks": synthetic["dense_landmarks"] | {"clips": 2}}
+    assert gave_up(fewer, 3) == ["`dense_landmarks` found no face on 1 of 3 clips; its means are over the others."]
     assert "| ears, mm |" in text and "worse than `landmarks478`" in text  # the bias is not hidden
     assert any("head rotation" in s for s in worse_than_landmarks(synthetic, (("head rotation", "rotation_error_deg.median"),)))
     page = html_report(scores, overlays("painted", "right", broken["right"], clip, count=2))

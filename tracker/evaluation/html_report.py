@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from tracker.camera import CAMERA_POSITION
 from tracker.evaluation.baselines import Tracked
 from tracker.evaluation.plots import figures, svg
-from tracker.evaluation.report import REAL_ROWS, SYNTHETIC_ROWS, worse_than_landmarks
+from tracker.evaluation.report import REAL_ROWS, SYNTHETIC_ROWS, gave_up, worse_than_landmarks
 from tracker.evaluation.summary import look_up
 from tracker.overlay import MeshPainter
 from tracker.video.reader import open_video
@@ -80,7 +80,8 @@ def html_report(scores: Mapping[str, Any], pictures: Sequence[Overlay]) -> str:
         if not suite:
             continue
         body += [f"<h2>{title}</h2>", "<p>Means over clips, 95 % intervals in brackets; bars show the means.</p>", _table(suite, rows)]
-        body += [f"<p>{html.escape(sentence)}</p>" for sentence in worse_than_landmarks(suite, rows)]
+        missing = gave_up(suite, scores["run"]["synthetic_clips"]) if name == "synthetic" else []
+        body += [f"<p>{html.escape(sentence)}</p>" for sentence in (*missing, *worse_than_landmarks(suite, rows))]
         body += [f"<p>{svg(drawn[plot])}</p>" for plot in plots]
     if "solver" in scores:
         body += ["<h2>Solver</h2>", "<table>", *_solver_rows(scores["solver"]), "</table>"]

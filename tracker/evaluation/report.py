@@ -90,6 +90,12 @@ def worse_than_landmarks(suite: Mapping[str, Mapping[str, Any]], rows: Sequence[
     return out
 
 
+def gave_up(suite: Mapping[str, Mapping[str, Any]], total: int) -> list[str]:
+    """Sentences that name the trackers that gave no result on some clips, which their means leave out."""
+    missing = {name: total - summary["clips"] for name, summary in suite.items() if summary["clips"] < total}
+    return [f"`{name}` found no face on {count} of {total} clips; its means are over the others." for name, count in missing.items()]
+
+
 def markdown_report(scores: Mapping[str, Any]) -> str:
     """Tables of everything ``tools/benchmark.py`` measured."""
     lines: list[str] = []
@@ -100,6 +106,7 @@ def markdown_report(scores: Mapping[str, Any]) -> str:
             "",
             *table(suites["synthetic"], SYNTHETIC_ROWS),
             "",
+            *gave_up(suites["synthetic"], run["synthetic_clips"]),
             *worse_than_landmarks(suites["synthetic"], SYNTHETIC_ROWS),
             "",
         ]
