@@ -1,7 +1,7 @@
 """Score trackers on synthetic clips with exact truth and on real clips with held-out cues.
 
     python tools/benchmark.py --html report.html          # everything; about 20 minutes on two cores
-    python tools/benchmark.py --quick                     # two minutes; fails when a figure leaves its band
+    python tools/benchmark.py --quick                     # one minute; fails when a figure leaves its band
     python tools/benchmark.py --suites real --video mine.mp4 --trackers landmarks478 dense_landmarks
     python tools/benchmark.py --ablation                  # parts of the dense and photometric terms
 """
