@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flame_assets.similarity import similarity
 from flame_assets.surface_points import Surface
 
 MODEL_FILE = Path(__file__).with_name("canonical_face_model.npz")
@@ -82,7 +83,7 @@ def fit_face_model(model: FaceModel, skin: Surface, eyes: np.ndarray) -> np.ndar
         target = np.vstack([placed[:468] + np.einsum("nc,nc,nd->nd", gap, along, along), eyes])
         weight = 1 / (1 + (np.linalg.norm(gap, axis=1) / outlier) ** 2)
         weight = np.append(weight, (_EYE_WEIGHT, _EYE_WEIGHT))
-        scale, rotation, shift = _similarity(shape, target, weight)
+        scale, rotation, shift = similarity(shape, target, weight)
         residual = ((target - shift) @ rotation / scale - model.mean).reshape(-1)
         rows = np.repeat(weight, 3)[:, None]
         ridge = (prior / scale) ** 2 * np.eye(len(coefficients)) * 10
@@ -106,15 +107,3 @@ def _turn_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     axis = np.cross(a, b)
     cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
     return np.eye(3) + cross + cross @ cross / max(1 + float(a @ b), 1e-9)
-
-
-def _similarity(source: np.ndarray, target: np.ndarray, weight: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Weighted least-squares scale, rotation and shift (Umeyama 1991)."""
-    w = weight / weight.sum()
-    middle_s, middle_t = w @ source, w @ target
-    s, t = source - middle_s, target - middle_t
-    u, values, vt = np.linalg.svd((w[:, None] * t).T @ s)
-    sign = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
-    rotation = (u * sign) @ vt
-    scale = float((values * sign).sum() / (w @ (s**2).sum(1)))
-    return scale, rotation, middle_t - scale * rotation @ middle_s

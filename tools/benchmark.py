@@ -83,12 +83,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         scores, pictures = measure(options)
-    except UserError as error:
-        print(f"benchmark.py: error: {error}", file=sys.stderr)
-        return 2
-    text = markdown_report(scores)
-    print(text)
-    try:
+        text = markdown_report(scores)
+        print(text)
         page = html_report(scores, pictures) if options.html else ""
         plots = figures(scores) if options.plots else {}
     except UserError as error:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from flame_assets.asset import HeadAsset
 from flame_assets.load import cache_folder
+from flame_assets.similarity import similarity
 from tracker.camera import project
 from tracker.export.atomic import atomic_file
 from tracker.fitting.dense import DenseBatch, sample_map
@@ -102,19 +103,11 @@ def robust_means(
         mean = (w[..., None] * locations).sum(0) / np.maximum(w.sum(0), 1e-9)[:, None]
         distance = np.linalg.norm(locations - mean, axis=-1)
         w = weight / (1 + (distance / _TYPICAL) ** 2) ** 2
-    smooth = _similarity(template[known].astype(np.float64), mean[known], template.astype(np.float64))
+    scale, rotation, shift = similarity(template[known].astype(np.float64), mean[known])
+    smooth = scale * template @ rotation.T + shift
     # few and scattered observations do not outweigh the whole head's
     deviation = np.sqrt((w * ((locations - mean) ** 2).sum(-1)).sum(0) / np.maximum(w.sum(0), 1e-9))
     evidence = w.sum(0) / (1 + (deviation / _TYPICAL) ** 2)
     share = (evidence / (evidence + _PRIOR_FRAMES))[:, None]
     out = share * mean + (1 - share) * smooth
     return np.clip(out, 0, 1).astype(np.float32)
-
-
-def _similarity(source: np.ndarray, target: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """``points`` moved by the scale, rotation and shift that take ``source`` to ``target`` (Umeyama 1991)."""
-    a, b = source.mean(0), target.mean(0)
-    u, singular, vt = np.linalg.svd((target - b).T @ (source - a))
-    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    scale = (singular * sign).sum() / ((source - a) ** 2).sum()
-    return scale * (points - a) @ ((u * sign) @ vt).T + b

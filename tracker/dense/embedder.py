@@ -12,7 +12,7 @@ from densemarks_model.crops import HeadCrop, crop_around_landmarks
 from densemarks_model.inference import Maps, fast_network
 from flame_assets.asset import HeadAsset
 from tracker.dense.embedding_store import EmbeddingRecord
-from tracker.dense.pooling import pool
+from tracker.dense.pooling import MIN_TRUST, pool
 from tracker.dense.sites import DenseSites
 from tracker.landmarks.detection import Detection
 from tracker.landmarks.landmark_schemes import N_LANDMARKS
@@ -24,9 +24,6 @@ _MAX_FIT_ERROR = 0.05
 """Median distance between a rigid head and the pixels, in crop sides, beyond which the map is no head's."""
 
 _MAX_MISSES = 12
-
-_ON_HEAD = 0.3
-"""Trust above which a pixel counts as the head's."""
 
 _MAX_SHIFT = 0.18
 """How far a crop may move from where training had it, in sides; networks are trained with shifts of up to 0.2."""
@@ -88,14 +85,12 @@ class HeadEmbedder:
         record = self._run(image, self._crop)
         if not self._contradicts(record, detection):
             return record, detection
-        # where the head was; at the landmarks, should nothing be there (a new shot)
-        landmarks_crop = self._crop
-        for crop in (before, landmarks_crop):
-            self._crop = crop
-            found = self._follow_head(image)
-            if found is not None:
-                return found, None
-        return None, None
+        at_landmarks, self._crop = self._crop, before
+        found = self._follow_head(image)
+        if found is None:  # nothing is where the head was: perhaps a new shot, and a head near the wrong landmarks
+            self._crop = at_landmarks
+            found = self._centred(image, record)
+        return found, None
 
     def _contradicts(self, record: EmbeddingRecord, detection: Detection) -> bool:
         """Whether the network sees other places of the head, or no head, where most of the landmarks are."""
@@ -104,12 +99,14 @@ class HeadEmbedder:
         inside = ((points >= 0) & (points < size)).all(1)
         x, y = np.floor(points.clip(0, size - 1)).astype(int).T
         apart = np.linalg.norm(record.coordinates[y, x] - self._landmarks, axis=1)
-        return bool(np.median(np.where(inside & (record.trust[y, x] > _ON_HEAD), apart, np.inf)) > self._doubt)
+        return bool(np.median(np.where(inside & (record.trust[y, x] > MIN_TRUST), apart, np.inf)) > self._doubt)
 
     def _follow_head(self, image: np.ndarray) -> EmbeddingRecord | None:
-        if self._crop is None:
-            return None
-        record = self._run(image, self._crop)
+        return None if self._crop is None else self._centred(image, self._run(image, self._crop))
+
+    def _centred(self, image: np.ndarray, record: EmbeddingRecord) -> EmbeddingRecord | None:
+        """``record`` (of the present crop), or one of a better crop; None when it shows no head. Moves the crop for the next frame."""
+        assert self._crop is not None
         following = self._next_crop(record)
         if following is None:
             self._misses += 1

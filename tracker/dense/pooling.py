@@ -11,7 +11,8 @@ from tracker.dense.embedding_store import EmbeddingRecord
 from tracker.dense.sites import DenseSites
 from tracker.rendering.jit import kernel
 
-_MIN_TRUST = 0.3
+MIN_TRUST = 0.3
+"""Pixels that show the head with less certainty than this belong to nothing."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def pool(record: EmbeddingRecord, sites: DenseSites) -> PooledSites:
     The mean location belongs to the mean position to first order, so nothing is lost to the places' spacing.
     """
     sums = np.zeros((len(sites), 8), np.float64)
-    _accumulate(record.coordinates, record.trust, record.scale, sites.grid, np.float32(_MIN_TRUST), sums)
+    _accumulate(record.coordinates, record.trust, record.scale, sites.grid, np.float32(MIN_TRUST), sums)
     weight = sums[:, 0]
     mean = sums[:, 1:] / np.maximum(weight, 1e-9)[:, None]
     offsets = mean[:, 2:5] - sites.canonical

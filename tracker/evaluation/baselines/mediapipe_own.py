@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from flame_assets.asset import HeadAsset
 from flame_assets.load import load_head
 from flame_assets.registration_model import CANONICAL_FILE
+from flame_assets.similarity import similarity
 from tracker.camera import CAMERA_POSITION
 from tracker.errors import UserError
 from tracker.evaluation.baselines.interface import Tracked
@@ -72,7 +73,7 @@ def head_poses(
     """Rotation (axis-angle) and translation of the mean head from MediaPipe's facial transformations.
 
     Args:
-        asset: a head with MediaPipe landmarks, to which the canonical face is aligned by a similarity (Umeyama 1991).
+        asset: a head with MediaPipe landmarks, to which the canonical face is aligned by a similarity.
         matrices: canonical face in centimetres to camera space.
     """
     with np.load(CANONICAL_FILE, allow_pickle=False) as file:
@@ -81,11 +82,7 @@ def head_poses(
     rows = np.flatnonzero(embedding.indices < len(canonical))
     ours = embedding.positions(asset.v_template, asset.faces)[rows].astype(np.float64)
     theirs = canonical[embedding.indices[rows]]
-    a, b = ours - ours.mean(0), theirs - theirs.mean(0)
-    u, singular, vt = np.linalg.svd(b.T @ a)
-    sign = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
-    turn, scale = (u * sign) @ vt, (singular * sign).sum() / (a**2).sum()
-    shift = theirs.mean(0) - scale * turn @ ours.mean(0)
+    scale, turn, shift = similarity(ours, theirs)
     linear = matrices[:, :3, :3]
     size = np.cbrt(np.linalg.det(linear)) * scale  # centimetres of its camera space per metre of our head
     rotation = linear @ turn / np.cbrt(np.linalg.det(linear))[:, None, None]

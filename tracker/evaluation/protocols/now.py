@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
+from flame_assets.similarity import similarity
 from tracker.errors import UserError
 from tracker.evaluation.baselines.interface import Tracked
 
@@ -37,18 +38,6 @@ class ShapeScores:
     median: float
     mean: float
     std: float
-
-
-def similarity(
-    source: Float[np.ndarray, "n 3"], target: Float[np.ndarray, "n 3"], scaled: bool = True
-) -> tuple[float, Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
-    """Scale s, rotation R and shift t that minimise ``|s R source + t − target|²`` (Umeyama 1991)."""
-    a, b = source.mean(0), target.mean(0)
-    u, singular, vt = np.linalg.svd((target - b).T @ (source - a))
-    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    rotation = (u * sign) @ vt
-    scale = float((singular * sign).sum() / ((source - a) ** 2).sum()) if scaled else 1.0
-    return scale, rotation, b - scale * rotation @ a
 
 
 def closest_on_mesh(
@@ -130,7 +119,7 @@ def scan_distances(
         metrical: keep the mesh's own scale; its unit is then millimetres too.
     """
     points = scan[face_region(scan, scan_landmarks)].astype(np.float64)
-    scale, rotation, shift = similarity(mesh_landmarks.astype(np.float64), scan_landmarks.astype(np.float64), not metrical)
+    scale, rotation, shift = similarity(mesh_landmarks.astype(np.float64), scan_landmarks.astype(np.float64), scaled=not metrical)
     moved = scale * vertices.astype(np.float64) @ rotation.T + shift
     before = np.inf
     for _ in range(_ROUNDS):
@@ -139,7 +128,7 @@ def scan_distances(
         if before - error < _STILL * error:
             break
         before = error
-        scale, rotation, shift = similarity(nearest, points, not metrical)
+        scale, rotation, shift = similarity(nearest, points, scaled=not metrical)
         moved = scale * moved @ rotation.T + shift
     return np.linalg.norm(closest_on_mesh(points, moved, faces) - points, axis=1)
 
