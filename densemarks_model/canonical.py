@@ -3,6 +3,9 @@
 A pixel classified as "this spot of the left cheek" is expressed as the spot's position on the neutral mean head,
 mapped into the cube. The map is one scale for all axes and a shift, so distances in the cube are distances on the
 head divided by a constant.
+
+That is version 1 of the cube, and the frame of every version. In version 2 the lips and what lies behind them are parted
+(:mod:`flame_assets.parted_mouth`), so that a location says which lip it is on; the rest of the head keeps its coordinates.
 """
 
 from __future__ import annotations
@@ -10,6 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+CUBE_VERSION = 2
+"""The cube that heads are loaded with and networks are taught now. Files that name none are of version 1."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,6 @@ def canonical_frame(template: np.ndarray) -> CanonicalFrame:
 
 
 def canonical_coordinates(template: np.ndarray) -> np.ndarray:
-    """Canonical coordinates ``(V, 3)`` float32 in [0, 1] of the template's own vertices."""
+    """Canonical coordinates ``(V, 3)`` float32 in [0, 1] of the template's own vertices, in version 1 of the cube."""
     cube = canonical_frame(template).to_cube(np.asarray(template, np.float64))
     return np.clip(cube, 0.0, 1.0).astype(np.float32)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from densemarks_model.canonical import CUBE_VERSION
 from densemarks_model.errors import ModelError
 
 LITE = "densemarks-lite"
@@ -63,8 +64,20 @@ def read_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     return settings
 
 
-def read_training_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The averaged weights and the network's settings from a checkpoint of ``densemarks_model.train``.
+def cube_of(path: Path, stated: object) -> int:
+    """Version of the canonical cube that a network file speaks, from its ``cube`` entry (None: written before there were two).
+
+    Raises:
+        ModelError: no version that this package knows.
+    """
+    version = 1 if stated is None else int(stated) if str(stated).isdigit() else 0
+    if not 1 <= version <= CUBE_VERSION:
+        raise ModelError(f"{path}: speaks version {stated} of the canonical cube, and this package knows 1 to {CUBE_VERSION}; update it")
+    return version
+
+
+def read_training_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], int]:
+    """The averaged weights, the network's settings and the version of its cube from a checkpoint of ``densemarks_model.train``.
 
     Raises:
         ModelError: not such a file.
@@ -78,11 +91,14 @@ def read_training_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, A
     weights, settings = (state.get(k) if isinstance(state, dict) else None for k in ("average", "network"))
     if not isinstance(weights, dict) or not isinstance(settings, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise ModelError(f"{path}: not a checkpoint of densemarks_model.train: it has no averaged weights with settings")
-    return weights, settings
+    return weights, settings, cube_of(path, state.get("cube"))
 
 
-def save_network(path: Path, net: nn.Module, metadata: dict[str, str] | None = None) -> None:
+def save_network(path: Path, net: nn.Module, metadata: dict[str, str] | None = None, cube: int = CUBE_VERSION) -> None:
     """Write a :class:`~densemarks_model.lite.LiteNet` as half-precision safetensors, complete or not at all.
+
+    Args:
+        metadata: more of it. cube: version of the canonical cube that ``net`` was taught.
 
     Raises:
         ModelError: the file cannot be written, or a weight is no number in half precision.
@@ -92,7 +108,7 @@ def save_network(path: Path, net: nn.Module, metadata: dict[str, str] | None = N
     tensors = {k: v.detach().cpu().to(torch.float16).contiguous() for k, v in net.state_dict().items()}
     if broken := next((k for k, v in tensors.items() if not torch.isfinite(v).all()), None):
         raise ModelError(f"{path}: not written: {broken} has values that are not finite in half precision")
-    about = {"architecture": LITE, "config": json.dumps(net.config.to_dict()), **(metadata or {})}
+    about = {"architecture": LITE, "config": json.dumps(net.config.to_dict()), "cube": str(cube), **(metadata or {})}
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from densemarks_model.checkpoint_files import (
     LITE,
+    cube_of,
     fit_state,
     read_header,
     read_settings,
@@ -34,11 +35,12 @@ class Embedder(nn.Module):
     Attributes:
         network: a ``LiteNet`` or an ``OfficialNet``.
         name: what it was loaded from, for messages and caches.
+        cube: version of the canonical cube that it speaks, see :func:`network_cube`.
     """
 
-    def __init__(self, network: nn.Module, name: str) -> None:
+    def __init__(self, network: nn.Module, name: str, cube: int = 1) -> None:
         super().__init__()
-        self.network, self.name = network, name
+        self.network, self.name, self.cube = network, name, cube
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Prediction:
         """Embed pictures, in the network's own precision.
@@ -76,8 +78,29 @@ def load_network(path_or_name: Path | str = "lite", device: torch.device | str =
             raise ModelError(f"{path}: the shipped weights are missing from this installation; reinstall it, or give a file")
     else:
         path = Path(path_or_name)
-    network = _from_file(path)
-    return Embedder(network, name).to(target).eval().requires_grad_(False)
+    network, cube = _from_file(path)
+    return Embedder(network, name, cube).to(target).eval().requires_grad_(False)
+
+
+def network_cube(path_or_name: Path | str = "lite") -> int:
+    """Version of the canonical cube (:mod:`densemarks_model.canonical`) that a network speaks, from its file's header.
+
+    Give it to ``HeadAsset.with_cube`` where network and head meet. The authors' network has a cube of its own, of a head with
+    its mouth closed: 1.
+
+    Args:
+        path_or_name: as for :func:`load_network`.
+
+    Raises:
+        ModelError: no such file, damaged, or of a version that this package does not know.
+    """
+    name = str(path_or_name)
+    if name in ("official", OFFICIAL_REPOSITORY):
+        return 1
+    path = SHIPPED if name == "lite" else Path(path_or_name)
+    if path.suffix == ".pt":
+        return read_training_checkpoint(path)[2]
+    return cube_of(path, read_header(path)[1].get("cube"))
 
 
 def _device(device: torch.device | str) -> torch.device:
@@ -92,18 +115,19 @@ def _device(device: torch.device | str) -> torch.device:
     return found
 
 
-def _from_file(path: Path) -> nn.Module:
+def _from_file(path: Path) -> tuple[nn.Module, int]:
+    """The network and the version of its cube."""
     if path.suffix == ".pt":
-        state, settings = read_training_checkpoint(path)
-        return _lite(settings, state, path)
+        state, settings, cube = read_training_checkpoint(path)
+        return _lite(settings, state, path), cube
     names, metadata = read_header(path)
     architecture = metadata.get("architecture")
     if architecture == LITE:
-        return _lite(read_settings(path, metadata), read_tensors(path), path)
+        return _lite(read_settings(path, metadata), read_tensors(path), path), cube_of(path, metadata.get("cube"))
     from densemarks_model.official import OfficialNet, is_official
 
     if is_official(names):
-        return OfficialNet.from_published(read_tensors(path), str(path))
+        return OfficialNet.from_published(read_tensors(path), str(path)), 1
     kind = f"a {architecture!r} network" if architecture else f"some other network (it has {next(iter(names), 'nothing')!r})"
     raise ModelError(f"{path}: holds {kind}; a lite network of this package or the authors' model.safetensors is needed")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ class HeadAsset:
         regions: region name -> ``(V,)`` bool mask.
         landmarks: scheme (``"mediapipe"``, ``"ibug68"``) -> embedding.
         canonical: ``(V, 3)`` float32 in [0, 1], location of each vertex in the canonical cube; None when unknown.
+        cube: version of the cube that ``canonical`` is in, see :mod:`densemarks_model.canonical`.
         provenance: where the numbers come from and under which licence (JSON-serialisable).
     """
 
@@ -90,6 +91,7 @@ class HeadAsset:
     regions: dict[str, np.ndarray] = field(default_factory=dict)
     landmarks: dict[str, LandmarkEmbedding] = field(default_factory=dict)
     canonical: np.ndarray | None = None
+    cube: int = 1
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -118,6 +120,30 @@ class HeadAsset:
         if self.faces.ndim != 2 or self.faces.shape[1] != 3 or self.faces.min() < 0 or self.faces.max() >= v:
             raise AssetError(f"head {self.name!r}: faces must be (F, 3) indices into the {v} vertices")
 
+    def with_cube(self, version: int) -> HeadAsset:
+        """This head with ``canonical`` in another version of the cube: the one that a network speaks.
+
+        Raises:
+            AssetError: there is no such version.
+        """
+        if version not in (1, 2):
+            raise AssetError(f"head {self.name!r}: there is no version {version} of the canonical cube, only 1 and 2; update this package")
+        if version == self.cube:
+            return self
+        before = self.__dict__.get("_before")
+        if before is not None and before.cube == version:  # back to where it came from, to the last bit
+            return before
+        canonical = self.canonical
+        if canonical is not None:
+            from flame_assets.parted_mouth import cube_parting
+
+            moved = cube_parting(self) * (version - self.cube)
+            # a place that does not move keeps its bits
+            canonical = np.where(moved == 0, canonical, np.clip(canonical + moved, 0, 1)).astype(np.float32)
+        made = replace(self, canonical=canonical, cube=version)
+        object.__setattr__(made, "_before", self)  # no field: what replace() makes of the head later does not inherit it
+        return made
+
     def sha256(self) -> str:
         """Hash of the geometry (template, bases, skinning, faces); tells two heads apart whatever file held them."""
         digest = hashlib.sha256()
@@ -137,6 +163,8 @@ def save_npz(asset: HeadAsset, path: Path) -> None:
             arrays[item.name] = value
     arrays["name"] = np.array(asset.name)
     arrays["n_identity"] = np.array(asset.n_identity, np.int32)
+    if asset.cube != 1:  # files that name no cube are of version 1
+        arrays["cube"] = np.array(asset.cube, np.int32)
     arrays["expression_names"] = np.array(asset.expression_names)
     arrays["expression_range"] = np.array(asset.expression_range, np.float32)
     arrays["provenance"] = np.array(json.dumps(asset.provenance, sort_keys=True))
@@ -171,6 +199,7 @@ def load_npz(path: Path) -> HeadAsset:
     return HeadAsset(
         name=str(widened.pop("name")),
         n_identity=int(widened.pop("n_identity")),
+        cube=int(widened.pop("cube", 1)),
         expression_names=tuple(str(n) for n in widened.pop("expression_names")),
         expression_range=(low, high),
         provenance=json.loads(str(widened.pop("provenance", "{}"))),

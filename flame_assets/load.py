@@ -26,7 +26,7 @@ CACHE_VERSION = "1"
 
 
 def load_head(path: Path | str | None = None, cache: Path | None = None) -> HeadAsset:
-    """Load a head model, with landmarks of both schemes and canonical coordinates.
+    """Load a head model, with landmarks of both schemes and canonical coordinates in the newest cube.
 
     Args:
         path: None for the default head; a ``.npz`` written by this project; an official FLAME ``.pkl``; or a folder that
@@ -37,7 +37,12 @@ def load_head(path: Path | str | None = None, cache: Path | None = None) -> Head
     Raises:
         AssetError: no such file, not a head, damaged, or a pickle that wants to execute something.
     """
-    path = DEFAULT_HEAD if path is None else Path(path)
+    from densemarks_model.canonical import CUBE_VERSION
+
+    return _load(DEFAULT_HEAD if path is None else Path(path), cache).with_cube(CUBE_VERSION)
+
+
+def _load(path: Path, cache: Path | None) -> HeadAsset:
     if not path.exists():
         raise AssetError(f"{path}: no such head file or folder")
     if path.is_dir() or path.suffix.lower() != ".npz":

@@ -234,7 +234,7 @@ def test_texture_map_is_in_the_unit_square_without_flat_triangles_on_the_skin(he
 
 
 def test_canonical_coordinates_fill_the_unit_cube(head: HeadAsset) -> None:
-    cube = head.canonical
+    cube = head.with_cube(1).canonical
     assert cube is not None and np.array_equal(cube, canonical_coordinates(head.v_template))
     assert cube.min() == pytest.approx(0, abs=1e-6) and cube.max() == pytest.approx(1, abs=1e-6)
     assert np.allclose((cube.min(0) + cube.max(0)) / 2, 0.5, atol=1e-6)

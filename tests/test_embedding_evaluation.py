@@ -145,18 +145,18 @@ def test_shards_that_do_not_fit_are_refused(tmp_path):
 
 def test_landmarks_of_a_network_that_agrees_with_the_head_model():
     """Maps that hold the model's own places at the landmarks' pixels: no spread and no offset; moved maps: the offset alone."""
-    places = model_places()
+    places = model_places(1)
     samples = face_samples()
     grid = np.stack(np.meshgrid(np.arange(22), np.arange(22)), -1).reshape(-1, 2)[:478] * 10 + 5.5
     samples = [FaceSample(s.person, s.clip, s.frame, s.image, grid.astype(float), s.visible, s.yaw) for s in samples]
     exact = np.zeros((CROP_SIZE, CROP_SIZE, 3))
     exact[(grid[:, 1] - 0.5).astype(int), (grid[:, 0] - 0.5).astype(int)] = places
     maps = [CubeMap(exact, np.ones((CROP_SIZE, CROP_SIZE)))] * len(samples)
-    found = evaluate_landmarks(samples, maps, rounds=10)
+    found = evaluate_landmarks(samples, maps, rounds=10, cube=1)
     assert found["spread_rms"].value < 1e-9 and found["offset"].value < 1e-9 and found["spread_rms"].count == 478
     assert found["spread_rms_inner"].count == inner_landmarks().sum() == 478 - 10 - 40 - 32
     moved = [CubeMap(exact + np.array([0, 0.01 * (s.person == "p0"), 0]), m.confidence) for s, m in zip(samples, maps, strict=True)]
-    found = evaluate_landmarks(samples, moved, rounds=10)
+    found = evaluate_landmarks(samples, moved, rounds=10, cube=1)
     assert found["offset"].value == pytest.approx(0.01 / 3)
     assert found["spread_rms"].value == pytest.approx(0.01 * np.sqrt(2) / 3)
     assert [line.split(":")[0] for line in worst_landmarks(samples, moved)] == ["p0", "p1", "p2"]

@@ -95,7 +95,7 @@ def evaluate(options: argparse.Namespace, network: Network) -> Evaluation:
     matchers = _matchers(options, network, result)
     if result.people > 1:
         maps = CubeMatcher(network).describe(_stack(samples))
-        result.landmarks = evaluate_landmarks(samples, maps, 100 if quick else 300)
+        result.landmarks = evaluate_landmarks(samples, maps, 100 if quick else 300, cube=network.cube)
         result.transfer = evaluate_transfer(samples, matchers, 1 if quick else 2)
         if options.verbose:
             result.details = worst_landmarks(samples, maps)

@@ -63,11 +63,13 @@ def main(arguments: list[str] | None = None) -> int:
         if options.list:
             print("\n".join(f"{name} ({int(mask.sum())} vertices)" for name, mask in sorted(head.regions.items())))
             return 0
+        network = open_network(options.network)
+        head = head.with_cube(network.cube)
         places = _places(options, head)
         check_output(options.out)
         image = read_picture(options.image)
         crop = find_head(image, options.crop, str(options.image))
-        maps = embed_head(open_network(options.network), image, crop, options.size)
+        maps = embed_head(network, image, crop, options.size)
         write_picture(options.out, highlight(image, maps, places, region_places(head, None), options.reach))
     except (ModelError, UserError, AssetError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from densemarks_model.errors import ModelError
+from densemarks_model.loading import network_cube
 from flame_assets.asset import AssetError, HeadAsset
 from flame_assets.load import load_head
 from tracker.camera import FocalPrior, focal_prior
@@ -104,6 +105,8 @@ def track_video(request: Request) -> RunReport:
 def _track(request: Request, device: str, clock: StageClock) -> RunReport:
     try:
         asset = load_head(request.head)
+        if request.config.dense.enabled:
+            asset = asset.with_cube(network_cube(request.network))
         foreign = request.config.dense.enabled and (request.head is not None or request.network != "lite")
         known = load_calibration(asset, request.network) if foreign else None
         asset = asset if known is None else replace(asset, canonical=known)

@@ -17,9 +17,9 @@ from tracker.landmarks.landmark_schemes import N_LANDMARKS, landmark_groups
 
 
 @functools.cache
-def model_places() -> Float[np.ndarray, "478 3"]:
-    """Cube coordinates of MediaPipe's landmarks on the default head; NaN for those it does not have."""
-    head = load_head()
+def model_places(cube: int) -> Float[np.ndarray, "478 3"]:
+    """Coordinates of MediaPipe's landmarks on the default head in a version of the cube; NaN for those it does not have."""
+    head = load_head().with_cube(cube)
     embedding = head.landmarks["mediapipe"]
     places = np.full((N_LANDMARKS, 3), np.nan)
     places[embedding.indices] = embedding.positions(head.canonical, head.faces)
@@ -41,8 +41,11 @@ def predicted_places(samples: list[FaceSample], maps: list[CubeMap]) -> Float[np
     )
 
 
-def evaluate_landmarks(samples: list[FaceSample], maps: list[CubeMap], rounds: int = 300) -> dict[str, Measure]:
+def evaluate_landmarks(samples: list[FaceSample], maps: list[CubeMap], rounds: int = 300, *, cube: int) -> dict[str, Measure]:
     """Spread over people and frames, see :func:`landmark_spread`; intervals over people.
+
+    Args:
+        cube: version of the cube that the maps are in.
 
     Returns:
         ``spread_rms``, ``spread_median``, ``offset`` and the same with ``_inner`` for :func:`inner_landmarks`, cube units;
@@ -54,7 +57,7 @@ def evaluate_landmarks(samples: list[FaceSample], maps: list[CubeMap], rounds: i
     visible = np.stack([s.visible for s in samples])
     measures: dict[str, Measure] = {}
     for suffix, chosen in (("", np.ones(N_LANDMARKS, bool)), ("_inner", inner_landmarks())):
-        part, seen, own = places[:, chosen], visible[:, chosen], model_places()[chosen]
+        part, seen, own = places[:, chosen], visible[:, chosen], model_places(cube)[chosen]
         whole = landmark_spread(part, seen, people, own)
         drawn: list[Spread] = []
 

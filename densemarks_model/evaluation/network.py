@@ -39,12 +39,14 @@ class Network:
         run: ``(B, S, S, 3)`` uint8 RGB crops of side ``image_size`` to something with ``coordinates`` ``(B, h, w, 3)`` and
             ``confidence`` ``(B, h, w)``.
         image_size: side of the pictures that ``run`` takes, pixels.
+        cube: version of the canonical cube that it speaks.
     """
 
     name: str
     runtime: str
     run: Callable[[UInt8[np.ndarray, "batch size size 3"]], Any]
     image_size: int = CROP_SIZE
+    cube: int = 1
 
     def predict(self, images: UInt8[np.ndarray, "n size size 3"], batch: int = 8) -> Maps:
         """Maps of any number of square crops of any size, ``batch`` at a time."""
@@ -68,7 +70,7 @@ def open_network(name: str) -> Network:
     from densemarks_model.inference import fast_network
 
     fast = fast_network(name, device="cpu", threads=THREADS)
-    return Network(Path(name).name, fast.runtime, fast, fast.image_size)
+    return Network(Path(name).name, fast.runtime, fast, fast.image_size, fast.cube)
 
 
 def _resized(images: np.ndarray, size: int) -> np.ndarray:

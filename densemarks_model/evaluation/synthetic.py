@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from densemarks_model.checkpoint_files import cube_of
 from densemarks_model.errors import ModelError
+from densemarks_model.evaluation.cubes import in_cube
 from densemarks_model.evaluation.metrics import YAW_EDGES, Measure, bootstrap_interval, cube_errors, mask_iou
 from densemarks_model.evaluation.network import CROP_SIZE, Network
 
@@ -25,13 +27,14 @@ class Shard:
     """One folder of pictures, read as needed.
 
     Attributes:
-        images: RGB. coordinates: cube. masks: head and surface, 0 to 255. yaw: degrees, None where the folder does not say.
+        images: RGB. coordinates: cube, of version ``cube``. masks: head and surface, 0 to 255. yaw: degrees, None where the folder does not say.
     """
 
     images: UInt8[np.ndarray, "n size size 3"]
     coordinates: Float[np.ndarray, "n cells cells 3"]
     masks: UInt8[np.ndarray, "n cells cells 2"]
     yaw: Float[np.ndarray, "n"] | None
+    cube: int = 1
 
 
 def open_shards(folder: Path) -> list[Shard]:
@@ -58,6 +61,7 @@ def _open_shard(folder: Path) -> Shard:
             np.memmap(folder / "coordinates.f16", np.float16, "r", shape=(count, cells, cells, 3)),
             np.memmap(folder / "masks.u8", np.uint8, "r", shape=(count, cells, cells, 2)),
             yaw,
+            cube_of(folder, meta.get("cube")),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder}: not a folder of synthetic pictures ({error})") from error
@@ -66,17 +70,22 @@ def _open_shard(folder: Path) -> Shard:
 def evaluate_synthetic(network: Network, shards: list[Shard], limit: int | None = None, rounds: int = 500) -> dict[str, Measure]:
     """Errors over all head pixels (head mask above one half), every pixel counting the same; intervals over pictures.
 
+    Pictures in version 2 of the cube are compared with a network of version 1 in version 1.
+
     Args:
         limit: pictures to use, evenly spread; all when None. rounds: of the bootstrap.
 
     Returns:
         ``mean_error``, ``median_error`` (cube units); ``mean_error_surface`` (where the bald head lies behind the pixel: beside it, at
         hair that stands off, the truth is a continuation); ``yaw_A_B`` (mean error by |yaw|); ``mask_iou``.
+
+    Raises:
+        ModelError: pictures in version 1 of the cube, whose lips lie on each other, and a network of version 2.
     """
     total = sum(len(s.images) for s in shards)
     chosen = np.linspace(0, total - 1, min(limit or total, total)).round().astype(int)
     per_picture, errors, yaws = [], [], []
-    for images, truth, masks, yaw in _batches(shards, chosen):
+    for images, truth, masks, yaw in _batches(shards, chosen, network.cube):
         maps = network.predict(images)
         cells = truth.shape[1]
         for k in range(len(images)):
@@ -118,7 +127,7 @@ def _measures(table: np.ndarray, errors: list[np.ndarray], yaw: np.ndarray, roun
     return measures
 
 
-def _batches(shards: list[Shard], chosen: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+def _batches(shards: list[Shard], chosen: np.ndarray, cube: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     first = 0
     for shard in shards:
         own = chosen[(chosen >= first) & (chosen < first + len(shard.images))] - first
@@ -127,7 +136,7 @@ def _batches(shards: list[Shard], chosen: np.ndarray) -> Iterator[tuple[np.ndarr
             rows = own[start : start + _BATCH]
             images = np.stack([cv2.resize(shard.images[r], (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA) for r in rows])
             yaw = np.full(len(rows), np.nan) if shard.yaw is None else shard.yaw[rows]
-            yield images, shard.coordinates[rows].astype(np.float32), shard.masks[rows], yaw
+            yield images, in_cube(shard.coordinates[rows].astype(np.float32), shard.cube, cube), shard.masks[rows], yaw
 
 
 def _cells(values: np.ndarray, cells: int) -> np.ndarray:

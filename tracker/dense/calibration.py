@@ -85,7 +85,9 @@ def measure(
     visible = visible_places(head, head, batch.to_map, size, values, principal_point, renderer)
     seen, _ = sample_map(torch.cat([batch.maps, batch.trust[:, None]], dim=1), on_map)
     weight = torch.where(inside & (visible > 0) & (seen[..., 3] > _MIN_TRUST), seen[..., 3], 0)
-    return robust_means(asset.v_template, seen[..., :3].cpu().numpy(), weight.cpu().numpy())
+    # version 1 of the cube is a similarity of the head, of version 2 the head with its mouth parted
+    known = asset.v_template if asset.cube == 1 or asset.canonical is None else asset.canonical
+    return robust_means(known, seen[..., :3].cpu().numpy(), weight.cpu().numpy())
 
 
 def robust_means(

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from densemarks_model.crops import HeadCrop, crop_around_landmarks
+from densemarks_model.errors import ModelError
 from densemarks_model.inference import Maps, fast_network
 from flame_assets.asset import HeadAsset
 from tracker.dense.embedding_store import EmbeddingRecord
@@ -39,7 +40,7 @@ class HeadEmbedder:
     Args:
         network: a name or file for :func:`densemarks_model.inference.fast_network`.
         device: for the same.
-        asset, sites: the head whose canonical coordinates the network speaks of.
+        asset, sites: the head whose canonical coordinates the network speaks of, in the network's version of the cube.
         doubt: landmarks whose median distance to where the network sees them is larger are rejected, cube units.
     """
 
@@ -48,6 +49,8 @@ class HeadEmbedder:
     ) -> None:
         self._doubt = doubt
         self._network = fast_network(network, "cuda" if device.startswith("cuda") else "cpu")
+        if self._network.cube != asset.cube:
+            raise ModelError(f"{network}: speaks version {self._network.cube} of the canonical cube, the head is in {asset.cube}; use asset.with_cube")
         self._sites = sites
         assert asset.canonical is not None
         embedding = asset.landmarks["mediapipe"]

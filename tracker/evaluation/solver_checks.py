@@ -15,6 +15,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from densemarks_model.loading import network_cube
 from flame_assets.asset import HeadAsset
 from tracker.camera import FocalPrior, focal_prior
 from tracker.config import SmoothnessSettings, TrackerConfig, load_config
@@ -64,6 +65,7 @@ def prepare(video: Path, asset: HeadAsset, max_frames: int) -> Prepared:
     """Landmarks, embeddings and identity of a clip; frames with landmarks are kept."""
     config = load_config("balanced")
     config = dataclasses.replace(config, dense=dataclasses.replace(config.dense, stride=1))
+    asset = asset.with_cube(network_cube("lite"))
     sites = spread_sites(asset, config.dense.sites)
     face = FaceLandmarks.build(asset, config.landmarks, "cpu", sites)
     request = Request(video=video, out=Path("."), config=config, max_frames=max_frames, quiet=True)
