@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from densemarks_model.data.synthetic import accessories, hair, palette
 from densemarks_model.data.synthetic.__main__ import main
 from densemarks_model.data.synthetic.mesh import strip_faces, tube, vertex_normals
 from densemarks_model.data.synthetic.people import Pose, head_kit, pose_head, random_expression, random_person
+from densemarks_model.data.synthetic.repertoire import FULL
 from densemarks_model.data.synthetic.scene import SceneRenderer, View, extended
 
 
@@ -146,13 +148,13 @@ def test_skins_and_hair_stay_colours():
 
 def test_shards_are_written_once_and_resumed(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("densemarks_model.data.synthetic.__main__.SHARD", 2)
-    arguments = ["--out", str(tmp_path), "--count", "4", "--image-size", "64", "--map-size", "16"]
+    arguments = ["--out", str(tmp_path), "--count", "4", "--image-size", "64", "--map-size", "16", "--no-panoramas"]
     monkeypatch.setattr("densemarks_model.data.synthetic.__main__.ProcessPoolExecutor", _Inline)
     assert main(arguments) == 0
     meta = json.loads((tmp_path / "shard_0001" / "meta.json").read_text())
     assert meta["first_index"] == 2 and len(meta["yaw_deg"]) == 2
     images = np.fromfile(tmp_path / "shard_0001" / "images.u8", np.uint8).reshape(2, 64, 64, 3)
-    np.testing.assert_array_equal(images[1], SceneRenderer(64, 16).sample(1, 3).image)
+    np.testing.assert_array_equal(images[1], SceneRenderer(64, 16, replace(FULL, panorama_share=0.0)).sample(1, 3).image)
     assert main(arguments) == 0
     assert "2 of 2 shards are there" in capsys.readouterr().out
     assert not list(tmp_path.glob(".shard-*"))

@@ -13,10 +13,17 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+
+from densemarks_model.canonical import CUBE_VERSION
+from densemarks_model.data.panoramas import panoramas
+from densemarks_model.data.synthetic.repertoire import FULL, Repertoire
+from densemarks_model.errors import ModelError
 
 SHARD = 250
 
@@ -31,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--image-size", type=int, default=256, help="side of the pictures, pixels (default: %(default)s)")
     parser.add_argument("--map-size", type=int, default=64, help="side of the maps, pixels (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
-    parser.add_argument("--backgrounds", type=Path, help="folder of pictures without people, to use behind half of the heads")
+    parser.add_argument("--backgrounds", type=Path, help="folder of pictures without people, to use behind half of the heads without a panorama")
+    parser.add_argument("--no-panoramas", action="store_true", help="light by formula only; without it panoramas are fetched once, by npm")
     options = parser.parse_args(arguments)
     if options.count < 1 or options.workers < 1 or options.image_size % options.map_size:
         parser.error("--count and --workers start at 1, and --image-size is a multiple of --map-size")
@@ -43,16 +51,29 @@ def main(arguments: list[str] | None = None) -> int:
         os.environ[BACKGROUNDS_VARIABLE] = str(options.backgrounds.resolve())
     options.out.mkdir(parents=True, exist_ok=True)
     numbers = range(options.first, options.first + -(-options.count // SHARD))
-    todo = [(options.out, n, options.seed, options.image_size, options.map_size) for n in numbers]
+    repertoire = replace(FULL, panorama_share=0.0) if options.no_panoramas else FULL
+    todo = [(options.out, n, options.seed, options.image_size, options.map_size, repertoire) for n in numbers]
     todo = [job for job in todo if not (options.out / f"shard_{job[1]:04d}").exists()]
     print(f"{len(numbers) - len(todo)} of {len(numbers)} shards are there, {len(todo)} to render")
+    if todo and not options.no_panoramas:
+        try:
+            panoramas()  # once, before there are workers
+        except ModelError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+    started, used = time.perf_counter(), 0.0
     with ProcessPoolExecutor(options.workers) as pool:
-        for number in pool.map(_render, todo):
+        for number, seconds in pool.map(_render, todo):
             print(f"shard {number}", flush=True)
+            used += seconds
+    if todo:
+        pictures = SHARD * len(todo)
+        print(f"{pictures / (time.perf_counter() - started):.1f} pictures a second; {pictures / used:.1f} a second of processor time")
     return 0
 
 
-def _render(job: tuple[Path, int, int, int, int]) -> int:
+def _render(job: tuple[Path, int, int, int, int, Repertoire]) -> tuple[int, float]:
+    """Make one shard; its number, and the processor time that it took, seconds."""
     import cv2
     import torch
 
@@ -60,8 +81,9 @@ def _render(job: tuple[Path, int, int, int, int]) -> int:
 
     torch.set_num_threads(1)  # processes share the cores
     cv2.setNumThreads(1)
-    out, number, seed, image_size, map_size = job
-    renderer = SceneRenderer(image_size, map_size)
+    started = time.process_time()
+    out, number, seed, image_size, map_size, repertoire = job
+    renderer = SceneRenderer(image_size, map_size, repertoire)
     images = np.empty((SHARD, image_size, image_size, 3), np.uint8)
     coordinates = np.empty((SHARD, map_size, map_size, 3), np.float16)
     masks = np.empty((SHARD, map_size, map_size, 2), np.uint8)
@@ -78,14 +100,15 @@ def _render(job: tuple[Path, int, int, int, int]) -> int:
     masks.tofile(staging / "masks.u8")
     meta = {
         "generator": "densemarks_model.data.synthetic", "count": SHARD, "seed": seed, "first_index": number * SHARD,
-        "image_size": image_size, "map_size": map_size, "yaw_deg": yaw, "pitch_deg": pitch,
+        "image_size": image_size, "map_size": map_size, "yaw_deg": yaw, "pitch_deg": pitch, "cube": CUBE_VERSION,
+        "panorama_share": repertoire.panorama_share,
     }  # fmt: skip
     (staging / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     try:
         os.replace(staging, out / f"shard_{number:04d}")
     except OSError:  # another run was faster
         shutil.rmtree(staging, ignore_errors=True)
-    return number
+    return number, time.process_time() - started
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from densemarks_model.crops import HeadCrop
 from densemarks_model.data.synthetic import palette
+from densemarks_model.data.synthetic.light import World
 
 BACKGROUNDS_VARIABLE = "DENSEMARKS_BACKGROUNDS"
 """Environment variable that names a folder of pictures without people to use behind the heads; drawn ones else."""
@@ -29,8 +31,15 @@ def _photographs() -> list[np.ndarray]:
     return found
 
 
-def background(size: int, rng: np.random.Generator) -> np.ndarray:
-    """Linear RGB ``(size, size, 3)``: a photograph's part, or a drawn room of gradients, shapes and noise; often blurred."""
+def background(size: int, rng: np.random.Generator, world: World | None = None, crop: HeadCrop | None = None) -> np.ndarray:
+    """Linear RGB ``(size, size, 3)``: what is behind the head in this world; without one a photograph's part, or a drawn room.
+
+    Args:
+        world: whose panorama is seen; None for gradients, shapes and noise, often blurred.
+        crop: what the picture shows of the image plane at unit focal length; anything when None.
+    """
+    if world is not None:
+        return _behind(size, rng, world, crop or HeadCrop(rng.normal(0, 0.15, 2), np.exp(rng.uniform(-2.5, 0.5)), rng.normal(0, 0.1)))
     photographs = _photographs()
     if photographs and rng.random() < 0.5:
         image = photographs[rng.integers(len(photographs))]
@@ -50,8 +59,17 @@ def _drawn(size: int, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.4:
         corners = np.repeat(np.repeat(corners[:1, :1], 2, 0), 2, 1) * rng.uniform(0.8, 1.2, (2, 2, 1)).astype(np.float32)
     picture = cv2.resize(corners.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR)
-    for _ in range(rng.integers(0, 14)):
-        colour = tuple(float(c) for c in palette.thing(rng))
+    _draw_things(picture, int(rng.integers(0, 14)), 1.0, rng)
+    for _ in range(rng.integers(0, 3)):
+        picture = _grained(picture, rng)
+    return np.clip(picture, 0, 1)
+
+
+def _draw_things(picture: np.ndarray, count: int, light: float, rng: np.random.Generator) -> None:
+    """Ellipses, boxes and lines of plain colours, in place."""
+    size = len(picture)
+    for _ in range(count):
+        colour = tuple(light * float(c) for c in palette.thing(rng))
         centre = tuple(int(v) for v in rng.integers(0, size, 2))
         kind = rng.integers(3)
         if kind == 0:
@@ -63,12 +81,56 @@ def _drawn(size: int, rng: np.random.Generator) -> np.ndarray:
         else:
             other = tuple(int(v) for v in rng.integers(0, size, 2))
             cv2.line(picture, centre, other, colour, int(rng.integers(1, 24)), cv2.LINE_AA)
-    for _ in range(rng.integers(0, 3)):
-        cells = int(2 ** rng.integers(2, 7))
-        grain = rng.normal(0, rng.uniform(0.02, 0.35), (cells, cells, 3 if rng.random() < 0.4 else 1)).astype(np.float32)
-        grain = cv2.resize(grain, (size, size), interpolation=cv2.INTER_CUBIC)
-        picture = picture * np.clip(1 + (grain if grain.ndim == 3 else grain[..., None]), 0, 3)
-    return np.clip(picture, 0, 1)
+
+
+def _grained(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    size, cells = len(picture), int(2 ** rng.integers(2, 7))
+    grain = rng.normal(0, rng.uniform(0.02, 0.35), (cells, cells, 3 if rng.random() < 0.4 else 1)).astype(np.float32)
+    grain = cv2.resize(grain, (size, size), interpolation=cv2.INTER_CUBIC)
+    return picture * np.clip(1 + (grain if grain.ndim == 3 else grain[..., None]), 0, 3)
+
+
+def _behind(size: int, rng: np.random.Generator, world: World, crop: HeadCrop) -> np.ndarray:
+    """The panorama behind a head, often with things in between, out of focus."""
+    nearer = np.exp(rng.uniform(0, 1.6)) if rng.random() < 0.6 else 1.0  # walls are closer than panoramas have them: more to see
+    picture = seen(world, HeadCrop(crop.center, crop.side * max(1.0, min(nearer, 1.6 / crop.side)), crop.roll), size)
+    if rng.random() < 0.35:  # as bright as a grey card where the panorama's mean light falls on it
+        _draw_things(picture, int(rng.integers(1, 10)), 0.5 * rng.uniform(0.5, 1.3), rng)
+    for _ in range(rng.integers(0, 2)):
+        picture = _grained(picture, rng)
+    if rng.random() < 0.5:
+        picture = _defocused(picture, size / 256 * rng.uniform(0.7, 9))
+    excess = float(picture.mean()) / 0.5  # over the panorama's mean, which lights the head; phones hold back bright skies
+    return picture * (max(excess, 1.0) ** -rng.uniform(0, 0.8) * np.exp(rng.normal(0, 0.12)))
+
+
+def seen(world: World, crop: HeadCrop, size: int) -> np.ndarray:
+    """Linear RGB ``(size, size, 3)``: the panorama in a crop of the image plane at unit focal length, y down; smooth where it is enlarged."""
+    panorama = world.panorama.radiance
+    rows, columns = panorama.shape[:2]
+    pixels = 2 * np.arctan(crop.side / 2) / (2 * np.pi) * columns  # of the panorama, from side to side
+    n = int(np.clip(3 * pixels, min(32, size), size))
+    grid = np.stack(np.meshgrid(np.arange(n) + 0.5, np.arange(n) + 0.5), -1)
+    plane = crop.to_frame(grid.reshape(-1, 2), n)
+    x, y, z = world.to_world @ np.stack([plane[:, 0], -plane[:, 1], -np.ones(n * n)])
+    column = (0.5 + np.arctan2(x, -z) / (2 * np.pi)) * columns - 0.5
+    row = np.clip((0.5 - np.arctan2(y, np.hypot(x, z)) / np.pi) * rows - 0.5, 0, rows - 1)
+    maps = (column.reshape(n, n).astype(np.float32), row.reshape(n, n).astype(np.float32))
+    picture = cv2.remap(panorama, *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+    picture = cv2.GaussianBlur(picture, (0, 0), max(0.5 * n / pixels, 0.3))
+    return np.maximum(cv2.resize(picture, (size, size), interpolation=cv2.INTER_CUBIC), 0) * world.tint.astype(np.float32)
+
+
+def _defocused(picture: np.ndarray, radius: float) -> np.ndarray:
+    """Every point a disc of this radius in pixels, as open lenses draw it; bright spots become discs of light."""
+    size, step = len(picture), int(np.clip(radius // 2.5, 1, 3))
+    if step > 1:
+        picture = cv2.resize(picture, (-(-size // step),) * 2, interpolation=cv2.INTER_AREA)
+    reach = int(np.ceil(radius / step))
+    across = np.arange(-reach, reach + 1)
+    disc = np.clip(radius / step + 0.5 - np.hypot(across[:, None], across), 0, 1).astype(np.float32)
+    picture = cv2.filter2D(picture, -1, disc / disc.sum(), borderType=cv2.BORDER_REFLECT)
+    return picture if step == 1 else cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
 def develop(linear: np.ndarray, subject: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -82,15 +82,16 @@ def random_style(rng: np.random.Generator) -> HairStyle | None:
 
 def grow(
     style: HairStyle, rest: np.ndarray, normals: np.ndarray, faces: np.ndarray, density: np.ndarray, obstacles: tuple[np.ndarray, np.ndarray],
-    rng: np.random.Generator,
+    rng: np.random.Generator, down: tuple[float, float, float] | np.ndarray = (0.0, -1.0, 0.0),
 ) -> tuple[np.ndarray, np.ndarray]:
     """Strands ``(n, m, 3)`` in the head's frame, and where along themselves their points lie ``(n, m)``, 0 root to 1 tip.
 
     Args:
         rest, normals: ``(V, 3)`` the head. faces: ``(F, 3)``. density: ``(V,)`` where hair grows.
         obstacles: points ``(k, 3)`` and outward normals that hair must stay outside of (head and shoulders).
+        down: where gravity pulls, a unit vector in the head's frame.
     """  # fmt: skip
-    roots, up = _roots(rest, normals, faces, density, style.strands, rng)
+    roots, up = scatter_roots(rest, normals, faces, density, style.strands, rng)
     count = len(roots)
     forehead = (roots[:, 2] > 0.0) & (roots[:, 1] > 0.06)
     lengths = style.length * rng.uniform(0.75, 1.1, count)
@@ -111,22 +112,46 @@ def grow(
     comb /= np.maximum(np.linalg.norm(comb, axis=1, keepdims=True), 1e-6)
 
     steps = int(np.clip(lengths.max() / 0.012, 3, 16))
-    step = (lengths / steps)[:, None]
     direction = style.lift * up + (1 - style.lift) * comb + 0.15 * up + rng.normal(0, 0.05 + 0.15 * style.wildness, (count, 3))
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     margin = 0.001 + style.volume * rng.random(count) ** 1.5
-    tree, outward = cKDTree(obstacles[0]), obstacles[1]
     bend = rng.normal(0, 1, (count, 3)) * style.wildness
     clump = rng.normal(0, 1, (count, 3)) * 0.2 * style.wildness
-    points = [roots]
-    here = roots
-    collide = lengths.max() > 0.02
+    knot = None if style.gather is None else (np.array(style.gather), tied)
+    pull_down = style.gravity * np.asarray(down, float)
+    strands = march(roots, direction, lengths / steps, steps, 12 * bend + pull_down, 0.1 * clump, margin, obstacles, knot, lengths.max() > 0.02)
+    along = np.tile(np.linspace(0, 1, steps + 1), (count, 1))
+    if style.curl:
+        turn = along * (lengths * style.curl_turns)[:, None] * 2 * np.pi / 3 + rng.uniform(0, 6.28, (count, 1))
+        wave = np.stack([np.cos(turn), np.sin(1.3 * turn), np.sin(turn)], -1)
+        strands = strands + style.curl * np.minimum(along * 3, 1)[..., None] * wave
+    if style.gather is not None:
+        strands, along = _tie(style, strands, along, rng)
+    return strands, along
+
+
+def march(
+    roots: np.ndarray, direction: np.ndarray, step: np.ndarray, steps: int, pull: np.ndarray, drift: np.ndarray, margin: np.ndarray,
+    obstacles: tuple[np.ndarray, np.ndarray], knot: tuple[np.ndarray, np.ndarray] | None = None, collide: bool = True,
+) -> np.ndarray:
+    """Strands ``(n, steps + 1, 3)`` that go on from their roots and are pushed out of whatever they would enter.
+
+    Args:
+        roots, direction: ``(n, 3)``, unit vectors. step: ``(n,)`` metres.
+        pull: ``(n, 3)`` bend per metre. drift: ``(n, 3)`` bend per step.
+        margin: ``(n,)`` how far above the obstacles strands keep, metres.
+        obstacles: as for :func:`grow`. knot: a point, and which strands ``(n,)`` run towards it.
+        collide: whether to look for obstacles at all.
+    """  # fmt: skip
+    step = step[:, None]
+    tree, outward = cKDTree(obstacles[0]), obstacles[1]
+    points, here = [roots], roots
     for k in range(steps):
-        if style.gather is not None:
-            pull = np.array(style.gather) - here
-            target = pull / np.maximum(np.linalg.norm(pull, axis=1, keepdims=True), 1e-4)
-            direction = np.where(tied[:, None], 0.4 * direction + 0.6 * target, direction)
-        direction = direction + step * (np.array([0.0, -style.gravity, 0.0]) + 12 * bend) + 0.1 * clump
+        if knot is not None:
+            towards = knot[0] - here
+            target = towards / np.maximum(np.linalg.norm(towards, axis=1, keepdims=True), 1e-4)
+            direction = np.where(knot[1][:, None], 0.4 * direction + 0.6 * target, direction)
+        direction = direction + step * pull + drift
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         ahead = here + step * direction
         if collide:
@@ -139,18 +164,13 @@ def grow(
             direction /= np.maximum(np.linalg.norm(direction, axis=1, keepdims=True), 1e-6)
         here = ahead
         points.append(here)
-    strands = np.stack(points, 1)
-    along = np.tile(np.linspace(0, 1, steps + 1), (count, 1))
-    if style.curl:
-        turn = along * (lengths * style.curl_turns)[:, None] * 2 * np.pi / 3 + rng.uniform(0, 6.28, (count, 1))
-        wave = np.stack([np.cos(turn), np.sin(1.3 * turn), np.sin(turn)], -1)
-        strands = strands + style.curl * np.minimum(along * 3, 1)[..., None] * wave
-    if style.gather is not None:
-        strands, along = _tie(style, strands, along, rng)
-    return strands, along
+    return np.stack(points, 1)
 
 
-def _roots(rest, normals, faces, density, count, rng) -> tuple[np.ndarray, np.ndarray]:
+def scatter_roots(
+    rest: np.ndarray, normals: np.ndarray, faces: np.ndarray, density: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """``count`` points ``(n, 3)`` spread over the surface where ``density`` ``(V,)`` is above zero, and its normals there."""
     chance = density[faces].mean(1)
     a, b, c = (rest[faces[:, k]] for k in range(3))
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1) * chance

@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from densemarks_model.crops import HeadCrop
 from densemarks_model.data.synthetic import effects
 from densemarks_model.data.synthetic.people import Pose, head_kit, pose_head, random_person
+from densemarks_model.data.synthetic.repertoire import PLAIN
 from densemarks_model.data.synthetic.scene import SceneRenderer, View
 
 STRETCH = 0.03
@@ -34,6 +35,9 @@ class Script:
         yaw_deg: the head turns from side to side by this much.
         size: width and height, pixels. focal_ratio: focal length over size.
         speech: how wide the mouth opens, 0 to 1.
+        start, turns: where on its circle from side to side the head begins, radians (π/2: turned by ``yaw_deg``), and how
+            much of the circle it goes.
+        nod: how far it nods and tilts; 1 is up to 9 degrees up and down and 5 to the sides.
     """
 
     seed: int
@@ -43,6 +47,9 @@ class Script:
     size: int = 512
     focal_ratio: float = 1.4
     speech: float = 0.5
+    start: float = 0.0
+    turns: float = 1.0
+    nod: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -70,8 +77,8 @@ def render_sequence(script: Script) -> Iterator[tuple[UInt8[np.ndarray, "size si
     """Frames (RGB) with their truths, always the same for one script."""
     rng = np.random.default_rng([script.seed, 77])
     person = random_person(rng, STRETCH)
-    motion = _Motion(script, rng)
-    scene = SceneRenderer(script.size, 64)
+    motion = Motion(script, rng)
+    scene = SceneRenderer(script.size, 64, PLAIN)
     sensor_noise, distance = rng.uniform(1.5, 4.0), script.focal_ratio * rng.uniform(0.42, 0.58)
     outside = head_kit().outside
     for index in range(script.frames):
@@ -98,7 +105,7 @@ def render_sequence(script: Script) -> Iterator[tuple[UInt8[np.ndarray, "size si
         yield np.clip(image + 0.5, 0, 255).astype(np.uint8), truth
 
 
-class _Motion:
+class Motion:
     """Smooth curves through a clip: pose, speech, blinks, glances."""
 
     def __init__(self, script: Script, rng: np.random.Generator) -> None:
@@ -118,10 +125,10 @@ class _Motion:
         """Expression, neck and eyes, the body's rotation, and the head's shift in metres."""
         script, names = self._script, head_kit().asset.expression_names
         seconds = index / script.frame_rate
-        # one full turn to both sides over the clip
-        yaw = script.yaw_deg * np.sin(2 * np.pi * index / script.frames) + 2 * self._wave(0, seconds, 1.3)
-        pitch = 6 * self._wave(1, seconds, 2.9) + 3 * self._wave(2, seconds, 1.1)
-        roll = 5 * self._wave(3, seconds, 3.7)
+        turned = script.start + script.turns * (2 * np.pi * index / script.frames)
+        yaw = script.yaw_deg * np.sin(turned) + 2 * self._wave(0, seconds, 1.3)
+        pitch = script.nod * (6 * self._wave(1, seconds, 2.9) + 3 * self._wave(2, seconds, 1.1))
+        roll = script.nod * 5 * self._wave(3, seconds, 3.7)
         share = self._neck_share
         neck = np.clip([pitch * share, yaw * share, roll * share], [-25, -45, -20], [30, 45, 20])
         rest = np.array([pitch, yaw, roll]) - neck

@@ -1,7 +1,8 @@
 """Light on triangles: one compiled pass over the pixels of a rasterised picture.
 
 Skin has wrapped diffuse light with a red fringe (a cheap stand-in for scattering) and a broad highlight; hair follows
-Kajiya and Kay (*Rendering fur with three dimensional textures*, SIGGRAPH 1989); the first light casts soft shadows.
+Kajiya and Kay (*Rendering fur with three dimensional textures*, SIGGRAPH 1989); lights cast soft shadows, as many of them
+as have a shadow map. Ambient light is a quadratic function of the normal, see :mod:`densemarks_model.data.synthetic.light`.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ def _noise(volume, x, y, z, channel):
     x, y, z = x * size, y * size, z * size
     fx, fy, fz = math.floor(x), math.floor(y), math.floor(z)
     tx, ty, tz = x - fx, y - fy, z - fz
-    i, j, k = int(fx) % size, int(fy) % size, int(fz) % size
-    i1, j1, k1 = (i + 1) % size, (j + 1) % size, (k + 1) % size
+    wrap = size - 1  # the size is a power of two
+    i, j, k = int(fx) & wrap, int(fy) & wrap, int(fz) & wrap
+    i1, j1, k1 = (i + 1) & wrap, (j + 1) & wrap, (k + 1) & wrap
     a = volume[i, j, k, channel] * (1 - tx) + volume[i1, j, k, channel] * tx
     b = volume[i, j1, k, channel] * (1 - tx) + volume[i1, j1, k, channel] * tx
     c = volume[i, j, k1, channel] * (1 - tx) + volume[i1, j, k1, channel] * tx
@@ -30,24 +32,52 @@ def _noise(volume, x, y, z, channel):
 
 
 @inline
-def _lit_share(shadow, matrix, x, y, z, bias, softness):
+def _lit_share(shadow, matrix, light, x, y, z, bias, softness):
     """Share of the light that arrives: 1 free, 0 in shadow; percentage-closer filtering."""
-    size = shadow.shape[0]
-    u = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + matrix[0, 3]
-    v = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + matrix[1, 3]
-    depth = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + matrix[2, 3]
+    size = shadow.shape[1]
+    u = matrix[light, 0, 0] * x + matrix[light, 0, 1] * y + matrix[light, 0, 2] * z + matrix[light, 0, 3]
+    v = matrix[light, 1, 0] * x + matrix[light, 1, 1] * y + matrix[light, 1, 2] * z + matrix[light, 1, 3]
+    depth = matrix[light, 2, 0] * x + matrix[light, 2, 1] * y + matrix[light, 2, 2] * z + matrix[light, 2, 3]
     column, row = (u * 0.5 + 0.5) * size, (v * 0.5 + 0.5) * size
-    free = 0.0
+    free, depth = 0, depth - bias
     for a in range(-2, 3):
+        i = int(row + a * softness)
+        if i < 0 or i >= size:
+            free += 5
+            continue
         for b in range(-2, 3):
-            i, j = int(row + a * softness), int(column + b * softness)
-            if i < 0 or j < 0 or i >= size or j >= size or depth - bias < shadow[i, j]:
-                free += 1.0
+            j = int(column + b * softness)
+            if j < 0 or j >= size or depth < shadow[light, i, j]:
+                free += 1
     return free / 25.0
 
 
+@inline
+def _ambient_light(ambient, x, y, z, channel):
+    """Irradiance over π on a surface with this normal."""
+    linear = ambient[0, channel] + ambient[1, channel] * x + ambient[2, channel] * y + ambient[3, channel] * z
+    cross = ambient[4, channel] * x * y + ambient[5, channel] * y * z + ambient[6, channel] * z * x
+    squares = ambient[7, channel] * (x * x - y * y) + ambient[8, channel] * (2 * z * z - x * x - y * y)
+    return max(linear + cross + squares, 0.0)
+
+
+@inline
+def _mirror(mirrored, turn, x, y, z, channel):
+    """Radiance of the panorama in a direction of camera space; the nearest pixel."""
+    rows, columns = mirrored.shape[0], mirrored.shape[1]
+    a = turn[0, 0] * x + turn[0, 1] * y + turn[0, 2] * z
+    b = turn[1, 0] * x + turn[1, 1] * y + turn[1, 2] * z
+    c = turn[2, 0] * x + turn[2, 1] * y + turn[2, 2] * z
+    column = int((0.5 + math.atan2(a, -c) / (2 * math.pi)) * columns)
+    row = int((0.5 - math.asin(min(max(b, -1.0), 1.0)) / math.pi) * rows)
+    return mirrored[min(max(row, 0), rows - 1), min(max(column, 0), columns - 1), channel]
+
+
 @fast_kernel
-def shade(rast, tri, material, position, direction, rest, albedo, details, volume, shifts, look, lights, ambient, shadow, shadow_matrix, out):
+def shade(
+    rast, tri, material, position, direction, rest, albedo, details, volume, shifts, look,
+    lights, ambient, shadow, shadow_matrix, middle, scatter, mirrored, to_world, out,
+):  # fmt: skip
     """Colour every covered pixel of ``out`` (H, W, 3), linear light; row 0 at the bottom as in ``rast``.
 
     Args:
@@ -55,9 +85,9 @@ def shade(rast, tri, material, position, direction, rest, albedo, details, volum
             space, metres. details: (V, 4), see ``Mesh``.
         volume: noise. shifts: (3,) offset of the noise.
         look: (8,): strength of blotches, freckles, pores, wrinkles; RGB of short hairs; frequency of cloth patterns.
-        lights: (L, 7): unit direction towards the light, RGB, size of shadows' soft edge in texels (the first light's).
-        ambient: (2, 3): light from above and from below.
-        shadow: (S, S) depths seen from the first light. shadow_matrix: (3, 4) camera space to its clip space.
+        lights, ambient, scatter, mirrored, to_world: see ``light.Lighting``.
+        shadow: (K, S, S) depths seen from the first K lights. shadow_matrix: (K, 3, 4) camera space to their clip space.
+        middle: (4,): the head's middle in camera space, and how much hair's ambient light follows the place around it.
     """
     height, width = rast.shape[0], rast.shape[1]
     for row in range(height):
@@ -132,18 +162,37 @@ def shade(rast, tri, material, position, direction, rest, albedo, details, volum
             if kind != _HAIR and facing < 0:  # the inner side of open shells
                 nx, ny, nz, facing = -nx, -ny, -nz, -facing
 
-            up = 0.5 + 0.5 * ny
-            if kind == _HAIR:
-                up = 0.6
-            r = red * (ambient[1, 0] + (ambient[0, 0] - ambient[1, 0]) * up) * openness
-            g = green * (ambient[1, 1] + (ambient[0, 1] - ambient[1, 1]) * up) * openness
-            bl = blue * (ambient[1, 2] + (ambient[0, 2] - ambient[1, 2]) * up) * openness
+            ax, ay, az = nx, ny, nz
+            if kind == _HAIR:  # a strand faces all around; the mop of hair faces away from the head's middle
+                qx, qy, qz = px - middle[0], py - middle[1], pz - middle[2]
+                share = middle[3] / (math.sqrt(qx * qx + qy * qy + qz * qz) + 1e-9)
+                ax, ay, az = share * qx, 0.2 * (1 - middle[3]) + share * qy, share * qz
+            r = red * _ambient_light(ambient, ax, ay, az, 0) * openness
+            g = green * _ambient_light(ambient, ax, ay, az, 1) * openness
+            bl = blue * _ambient_light(ambient, ax, ay, az, 2) * openness
+            reflects = kind == _EYE and mirrored.shape[0] > 1
+            if reflects or (kind == _SKIN and scatter > 0):
+                mx, my, mz = 2 * facing * nx - vx, 2 * facing * ny - vy, 2 * facing * nz - vz
+                grazing = (1 - max(facing, 0.0)) ** 5
+                if reflects:
+                    sheen = (0.03 + 0.4 * grazing) * gloss * openness
+                    r += sheen * _mirror(mirrored, to_world, mx, my, mz, 0)
+                    g += sheen * _mirror(mirrored, to_world, mx, my, mz, 1)
+                    bl += sheen * _mirror(mirrored, to_world, mx, my, mz, 2)
+                else:  # rough: what comes from about there
+                    sheen = scatter * (0.03 + 0.3 * grazing) * gloss * openness
+                    r += sheen * _ambient_light(ambient, mx, my, mz, 0)
+                    g += sheen * _ambient_light(ambient, mx, my, mz, 1)
+                    bl += sheen * _ambient_light(ambient, mx, my, mz, 2)
             for light in range(lights.shape[0]):
                 lx, ly, lz = lights[light, 0], lights[light, 1], lights[light, 2]
+                cosine = nx * lx + ny * ly + nz * lz
+                if kind != _HAIR and cosine <= -0.25:  # not even wrapped light arrives
+                    continue
                 free = 1.0
-                if light == 0:
+                if light < shadow.shape[0]:
                     bias = 0.004 if kind != _HAIR else 0.012
-                    free = _lit_share(shadow, shadow_matrix, px + 0.002 * nx, py + 0.002 * ny, pz + 0.002 * nz, bias, lights[0, 6])
+                    free = _lit_share(shadow, shadow_matrix, light, px + 0.002 * nx, py + 0.002 * ny, pz + 0.002 * nz, bias, lights[light, 6])
                 else:
                     free = 0.35 + 0.65 * openness
                 if free <= 0:
@@ -152,13 +201,11 @@ def shade(rast, tri, material, position, direction, rest, albedo, details, volum
                 inverse = 1 / (math.sqrt(hx * hx + hy * hy + hz * hz) + 1e-9)
                 hx, hy, hz = hx * inverse, hy * inverse, hz * inverse
                 if kind == _HAIR:
-                    along = nx * lx + ny * ly + nz * lz
-                    diffuse = math.sqrt(max(1 - along * along, 0.0)) * 0.55
+                    diffuse = math.sqrt(max(1 - cosine * cosine, 0.0)) * 0.55
                     half = nx * hx + ny * hy + nz * hz
                     sheen = math.sqrt(max(1 - half * half, 0.0)) ** 60 * gloss * 0.35
                     dr = dg = db = diffuse
                 else:
-                    cosine = nx * lx + ny * ly + nz * lz
                     wrap = 0.25 if kind == _SKIN else 0.0
                     db = max(cosine, 0.0)
                     dg = max((cosine + 0.3 * wrap) / (1 + 0.3 * wrap), 0.0)
@@ -167,6 +214,11 @@ def shade(rast, tri, material, position, direction, rest, albedo, details, volum
                     power = 18.0 if kind == _SKIN else 300.0 if kind == _EYE else 90.0 if kind == _PLASTIC else 8.0
                     fresnel = 0.04 + 0.96 * (1 - max(facing, 0.0)) ** 5
                     sheen = half**power * gloss * (0.25 + fresnel) * (2.0 if kind == _EYE else 0.5) if cosine > 0 else 0.0
+                if reflects:
+                    sheen = 0.0
+                if scatter > 0 and kind == _SKIN and free < 1:  # red light goes furthest under the skin, into the shadow's edge
+                    dr *= 1 + scatter * 0.5 * (1 - free)
+                    db *= 1 - scatter * 0.25 * (1 - free)
                 r += free * lights[light, 3] * (red * dr + sheen)
                 g += free * lights[light, 4] * (green * dg + sheen)
                 bl += free * lights[light, 5] * (blue * db + sheen)
