@@ -17,13 +17,14 @@ import torch
 import yaml
 
 from densemarks_model import ModelError, load_network
+from densemarks_model.canonical import CUBE_VERSION
 from densemarks_model.train.__main__ import main
 from densemarks_model.train.augment import MARGIN, vary
 from densemarks_model.train.config import parse_config, read_config
 from densemarks_model.train.distributed import Processes
 from densemarks_model.train.loop import Trainer
 from densemarks_model.train.schedule import rate_share, set_stage, stage_at
-from densemarks_model.train.sources import ShardSource
+from densemarks_model.train.shards import ShardSource
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = {"image_size": 56, "hidden_size": 32, "layers": 2, "heads": 2, "position_grid": 5, "taps": [1, 2], "widths": [32, 32, 16], "stem_width": 16}
@@ -48,7 +49,7 @@ def _write_shard(folder: Path, count: int = 12, size: int = 64, cells: int = 16)
     np.asarray(images, np.uint8).tofile(folder / "images.u8")
     np.asarray(coordinates, np.float16).tofile(folder / "coordinates.f16")
     np.asarray(masks).astype(np.uint8).tofile(folder / "masks.u8")
-    (folder / "meta.json").write_text(json.dumps({"count": count, "image_size": size, "map_size": cells, "yaw_deg": [0.0] * count}))
+    (folder / "meta.json").write_text(json.dumps({"count": count, "image_size": size, "map_size": cells, "yaw_deg": [0.0] * count, "cube": CUBE_VERSION}))
 
 
 @pytest.fixture(scope="module")

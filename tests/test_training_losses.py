@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 
+from densemarks_model.lite import LiteConfig, LiteNet
 from densemarks_model.train import losses
+from densemarks_model.train.config import LossWeights
 from densemarks_model.train.cube import CanonicalCube
-from densemarks_model.train.objective import read_at
+from densemarks_model.train.objective import Objective, read_at
 
 
 def test_coordinates_count_where_the_weight_is():
@@ -135,3 +137,52 @@ def test_maps_are_read_at_places_measured_in_sides():
     maps = torch.arange(16.0).view(1, 1, 4, 4)
     places = torch.tensor([[[0.125, 0.125], [0.875, 0.375], [0.25, 0.125]]])
     torch.testing.assert_close(read_at(maps, places)[0, :, 0], torch.tensor([0.0, 7.0, 0.5]))
+
+
+def test_charbonnier_is_a_distance_far_away_and_a_square_nearby():
+    target, weight = torch.zeros(1, 3, 1, 1), torch.ones(1, 1, 1, 1)
+    far = torch.tensor([0.6, 0.0, 0.8]).view(1, 3, 1, 1)
+    epsilon = losses.CHARBONNIER
+    assert losses.charbonnier_loss(far, target, weight).item() == pytest.approx(math.sqrt(1 + epsilon**2) - epsilon)
+    near = 0.001 * far
+    assert losses.charbonnier_loss(near, target, weight).item() == pytest.approx(0.001**2 / (2 * epsilon), rel=0.01)
+    assert losses.charbonnier_loss(far, target, 0 * weight).item() == 0
+
+
+def test_gradient_loss_sees_steps_and_no_offset():
+    target = torch.rand(2, 3, 4, 5)
+    weight = torch.ones(2, 1, 4, 5)
+    assert losses.gradient_loss(target + 0.3, target, weight).item() == pytest.approx(0, abs=1e-6)
+    # one row of three pixels, the last one 0.2 too far in x: one of two pairs is off by 0.2, and no pair goes down
+    predicted = torch.zeros(1, 3, 1, 3)
+    predicted[0, 0, 0, 2] = 0.2
+    row = torch.ones(1, 1, 1, 3)
+    assert losses.gradient_loss(predicted, torch.zeros(1, 3, 1, 3), row).item() == pytest.approx(0.1)
+    row[0, 0, 0, 2] = 0  # outside of the head, as its pair is
+    assert losses.gradient_loss(predicted, torch.zeros(1, 3, 1, 3), row).item() == 0
+
+
+def test_mirror_loss_of_a_map_and_its_mirror_image():
+    maps = torch.rand(2, 3, 4, 4)
+    mirrored = maps.flip(3).clone()
+    mirrored[:, 0] = 1 - mirrored[:, 0]
+    weight = torch.ones(2, 1, 4, 4)
+    assert losses.mirror_loss(maps, mirrored, weight).item() == pytest.approx(0, abs=1e-6)
+    mirrored[:, 1] += 0.1
+    assert losses.mirror_loss(maps, mirrored, weight).item() == pytest.approx(0.1, abs=1e-6)
+
+
+def test_extras_are_computed_when_they_count():
+    torch.manual_seed(0)
+    config = LiteConfig(image_size=28, hidden_size=32, layers=1, heads=2, position_grid=5, taps=(1,), widths=(16, 16, 16), stem_width=16)
+    net = LiteNet(config)
+    batch = {
+        "image": torch.rand(2, 3, 28, 28), "coordinates": torch.rand(2, 3, 8, 8),
+        "head": torch.ones(2, 1, 8, 8), "surface": torch.ones(2, 1, 8, 8),
+    }  # fmt: skip
+    plain = Objective(net, None, LossWeights())({"synthetic": batch})
+    assert set(plain) == {"coordinate", "scale", "head", "surface", "total"}
+    more = Objective(net, None, LossWeights(gradient=2.0, charbonnier=3.0, mirror=4.0))({"synthetic": batch})
+    extra = 2 * more["gradient"] + 3 * more["charbonnier"] + 4 * more["mirror"]
+    torch.testing.assert_close(more["total"], plain["total"] + extra)
+    assert extra > 0

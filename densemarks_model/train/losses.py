@@ -27,6 +27,50 @@ def coordinate_loss(
     return _weighted_mean((predicted - target).abs().sum(1, keepdim=True), weight)
 
 
+CHARBONNIER = 0.01
+"""Error in the cube, at which :func:`charbonnier_loss` turns from a square into a distance."""
+
+
+def charbonnier_loss(
+    predicted: Float[Tensor, "batch 3 h w"], target: Float[Tensor, "batch 3 h w"], weight: Float[Tensor, "batch 1 h w"]
+) -> Float[Tensor, ""]:
+    """Weighted mean of ``√(‖error‖² + ε²) − ε`` (Charbonnier et al., ICIP 1994): a distance whose pull fades near the target."""
+    squares = (predicted - target).square().sum(1, keepdim=True)
+    return _weighted_mean((squares + CHARBONNIER**2).sqrt() - CHARBONNIER, weight)
+
+
+def gradient_loss(
+    predicted: Float[Tensor, "batch 3 h w"], target: Float[Tensor, "batch 3 h w"], weight: Float[Tensor, "batch 1 h w"]
+) -> Float[Tensor, ""]:
+    """Weighted mean of the L1 distance between differences of neighbouring pixels, to the right and below.
+
+    A pair of pixels counts as the lesser of the two does. An offset that a whole picture shares costs nothing.
+    """
+    total = counted = predicted.new_zeros(())
+    for axis in (2, 3):
+        pairs = torch.minimum(*_neighbours(weight, axis))
+        steps = [after - before for before, after in (_neighbours(predicted, axis), _neighbours(target, axis))]
+        total = total + ((steps[0] - steps[1]).abs().sum(1, keepdim=True) * pairs).sum()
+        counted = counted + pairs.sum()
+    return total / counted.clamp(min=1e-6)
+
+
+def mirror_loss(
+    predicted: Float[Tensor, "batch 3 h w"], of_mirrored: Float[Tensor, "batch 3 h w"], weight: Float[Tensor, "batch 1 h w"]
+) -> Float[Tensor, ""]:
+    """Weighted mean of the L1 distance between maps of pictures and of their mirror images, which show the mirrored head.
+
+    The cube's middle in x is the head's plane of symmetry. ``weight`` is that of the pictures as they are.
+    """
+    back = of_mirrored.flip(3)
+    back = torch.cat([1 - back[:, :1], back[:, 1:]], 1)
+    return coordinate_loss(predicted, back, weight)
+
+
+def _neighbours(maps: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    return maps.narrow(axis, 0, maps.shape[axis] - 1), maps.narrow(axis, 1, maps.shape[axis] - 1)
+
+
 def scale_loss(
     log_scale: Float[Tensor, "batch 1 h w"], predicted: Float[Tensor, "batch 3 h w"], target: Float[Tensor, "batch 3 h w"],
     weight: Float[Tensor, "batch 1 h w"],

@@ -38,9 +38,21 @@ class Objective(nn.Module):
             found["scale"] = losses.scale_loss(out.log_scale.float(), out.coordinates, synthetic["coordinates"], weight)
             found["head"] = losses.mask_loss(out.head_logits, synthetic["head"])
             found["surface"] = losses.mask_loss(out.surface_logits, synthetic["surface"])
+            found.update(self._extras(synthetic, out, weight))
         if (videos := batch.get("videos")) is not None:
             found.update(self._pairs(videos))
         found["total"] = sum(getattr(self.weights, name) * value for name, value in found.items())
+        return found
+
+    def _extras(self, synthetic: dict[str, Tensor], out: LiteOutput, weight: Tensor) -> dict[str, Tensor]:
+        """Losses that are computed only when they count."""
+        found: dict[str, Tensor] = {}
+        if self.weights.charbonnier:
+            found["charbonnier"] = losses.charbonnier_loss(out.coordinates, synthetic["coordinates"], weight)
+        if self.weights.gradient:
+            found["gradient"] = losses.gradient_loss(out.coordinates, synthetic["coordinates"], weight)
+        if self.weights.mirror:  # a second pass: such a step takes nearly twice as long
+            found["mirror"] = losses.mirror_loss(out.coordinates, self.net(synthetic["image"].flip(3)).coordinates, weight)
         return found
 
     def _pairs(self, videos: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,8 +1,14 @@
-"""Which weights learn when, and how fast."""
+"""Which weights learn when, and how fast.
+
+A stage either has an end and goes there along a cosine, or it has none: its rates warm up, stay or fall slowly, and when somebody
+wants the network a short decay brings them to zero, on a branch of its own, while the long run goes on at its rates ("warm-up, stable,
+decay": Hu et al., *MiniCPM*, 2024; Hägele et al., *Scaling laws and compute-optimal training beyond fixed training durations*, 2024).
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -11,16 +17,28 @@ from densemarks_model.lite import LiteNet
 from densemarks_model.train.config import Stage, TrainConfig
 
 WARM_UP = 0.1
-"""Share of a stage's steps in which rates rise from zero."""
+"""Share of a cosine stage's steps in which rates rise from zero."""
+
+
+@dataclass(frozen=True)
+class Decay:
+    """The end of a run: from step ``first``, where it left the long run, rates go to zero at step ``last``."""
+
+    first: int
+    last: int
+
+    def share(self, step: int) -> float:
+        """Of the rates at ``first``, for ``step`` (its middle): ``1 − √(part done)``, the best of Hägele et al.'s shapes."""
+        return max(1 - math.sqrt((step + 0.5 - self.first) / (self.last - self.first)), 0.0)
 
 
 def stage_at(config: TrainConfig, step: int) -> tuple[Stage, int, int]:
     """The stage that ``step`` belongs to, and the run's steps at which it begins and ends."""
     start = 0
     for stage in config.stages:
-        if step < start + stage.steps:
-            return stage, start, start + stage.steps
-        start += stage.steps
+        if step < start + stage.length:
+            return stage, start, start + stage.length
+        start += stage.length
     raise ValueError(f"step {step} is beyond the schedule's {start}")
 
 
@@ -29,6 +47,25 @@ def rate_share(position: float) -> float:
     if position < WARM_UP:
         return position / WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (position - WARM_UP) / (1 - WARM_UP)))
+
+
+def open_share(step: float, warm_up: int, timescale: int) -> float:
+    """Share of the peak rate at ``step`` of an open stage: linear warm-up, constant, from ``timescale`` on ``√(timescale / step)``.
+
+    The inverse square root with a timescale is that of Zhai et al., *Scaling Vision Transformers* (CVPR 2022); 0 leaves it out.
+    """
+    if step < warm_up:
+        return step / warm_up
+    return math.sqrt(timescale / step) if 0 < timescale < step else 1.0
+
+
+def share_at(config: TrainConfig, step: int, decay: Decay | None = None) -> float:
+    """Share of the peak rates for ``step`` of the run; of the rates where the decay began, once one has."""
+    if decay is not None:
+        return share_at(config, decay.first) * decay.share(step)
+    stage, begin, end = stage_at(config, step)
+    within = step - begin + 0.5
+    return open_share(within, stage.warm_up, stage.timescale) if stage.schedule == "open" else rate_share(within / (end - begin))
 
 
 def parameter_groups(net: LiteNet, cube: nn.Module | None) -> list[dict]:
@@ -56,8 +93,8 @@ def set_stage(net: LiteNet, stage: Stage) -> None:
     net.backbone.layernorm.requires_grad_(False)
 
 
-def set_rates(optimizer: torch.optim.Optimizer, stage: Stage, position: float) -> None:
-    """Learning rates for a step at ``position`` in [0, 1] of its stage."""
+def set_rates(optimizer: torch.optim.Optimizer, stage: Stage, share: float) -> None:
+    """Learning rates: ``share`` of the stage's peaks."""
     peak = {"decoder": stage.decoder_rate, "backbone": stage.backbone_rate, "cube": stage.cube_rate}
     for group in optimizer.param_groups:
-        group["lr"] = peak[group["name"]] * rate_share(position)
+        group["lr"] = peak[group["name"]] * share
