@@ -11,9 +11,10 @@ import os
 import sys
 import tempfile
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -42,10 +43,12 @@ class FastNetwork(Protocol):
 
     Attributes:
         image_size: side of the crops, pixels. runtime: what it runs on, for reports.
+        cube: version of the canonical cube that it speaks, see :func:`densemarks_model.loading.network_cube`.
     """
 
     image_size: int
     runtime: str
+    cube: int
 
     def __call__(self, crops: UInt8[np.ndarray, "batch size size 3"]) -> Maps:
         """Embed crops of ``image_size`` × ``image_size`` pixels.
@@ -69,7 +72,8 @@ def fast_network(
     Args:
         path_or_name: as for :func:`densemarks_model.load_network`.
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: CUDA where torch has it.
-        precision: ``"f32"``, ``"bf16"``, or ``"auto"``: bfloat16 where the processor computes in it.
+        precision: ``"f32"``, ``"bf16"``, ``"int8"`` (on a CPU, from files that :mod:`densemarks_model.quantise` has prepared), or
+            ``"auto"``: int8 where file and processor are made for it, else bfloat16 where the processor computes in it.
         threads: for OpenVINO; as many as there are cores when None.
         cache: folder for converted networks; the user's cache folder when None.
         surface: for the authors' network only: where the head lies in its cube, see ``OfficialNet.set_surface``.
@@ -79,9 +83,11 @@ def fast_network(
     """
     if threads is not None and threads < 1:
         raise ModelError(f"threads must be at least 1, not {threads}")
-    if device not in ("auto", "cpu", "cuda") or precision not in ("auto", "f32", "bf16"):
+    if device not in ("auto", "cpu", "cuda") or precision not in ("auto", "f32", "bf16", "int8"):
         raise ModelError(f"no such device or precision: {device!r}, {precision!r}")
-    if device != "cpu":
+    if precision == "int8" and device == "cuda":
+        raise ModelError("precision int8: for the CPU only; on CUDA take bf16")
+    if device != "cpu" and precision != "int8":
         import torch
 
         if torch.cuda.is_available():
@@ -90,12 +96,16 @@ def fast_network(
             raise ModelError("device cuda: torch finds no CUDA device on this machine")
     path = _lite_file(path_or_name)
     if path is None:
+        if precision == "int8":
+            raise ModelError(f"{path_or_name}: precision int8 is for lite networks in .safetensors; see densemarks_model.quantise")
         return _TorchNetwork(path_or_name, "cpu", bf16=False, surface=surface)
     if surface is not None:
         raise ModelError(f"{path_or_name}: a lite network has its own mask; surface is for the authors' network")
     try:
         import openvino  # noqa: F401
     except ImportError:
+        if precision == "int8":
+            raise ModelError("precision int8 needs openvino, which is not installed") from None
         print("note: openvino is not installed; torch is used, which takes two to three times as long", file=sys.stderr)
         return _TorchNetwork(path_or_name, "cpu", bf16=False)
     return _OpenVinoNetwork(path, precision, threads, cache or _cache_folder())
@@ -125,23 +135,31 @@ class _OpenVinoNetwork:
     """A lite network on OpenVINO.
 
     In bfloat16 a coordinate near 1 comes in steps of 1/256, which is a millimetre. So the graph ends before the last layer,
-    a 1 × 1 convolution, and that one is computed here in single precision from the features.
+    a 1 × 1 convolution, and that one is computed here in single precision from the features. With int8, layers without a
+    range and everything between layers is in bfloat16, too.
     """
 
     def __init__(self, path: Path, precision: str, threads: int | None, cache: Path) -> None:
         import openvino as ov
         from safetensors import safe_open
 
+        from densemarks_model.loading import network_cube
+
         digest = hashlib.sha256(f"{CACHE_VERSION} {ov.__version__}".encode() + path.read_bytes()).hexdigest()
+        target = cache / f"{digest[:32]}.xml"
         core = ov.Core()
-        # checks the file, too, unless it was converted before
-        model = _converted(core, path, cache / f"{digest[:32]}.xml")
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        model = _int8(core, path, target.with_stem(f"{target.stem}_int8"), precision, capabilities) if precision in ("auto", "int8") else None
+        integers = model is not None
+        if model is None:
+            # checks the file, too, unless it was converted before
+            model = _converted(core, target, lambda: _convert(path))
         self.image_size = int(model.input(0).shape[1])
+        self.cube = network_cube(path)
         with safe_open(str(path), framework="numpy") as file:
             weight, bias = (file.get_tensor(f"last.{k}").astype(np.float32) for k in ("weight", "bias"))
         self._weight, self._bias = weight[:, :, 0, 0], bias
-        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        chosen = ("bf16" if "BF16" in capabilities else "f32") if precision == "auto" else precision
+        chosen = precision if precision in ("f32", "bf16") else "bf16" if "BF16" in capabilities else "f32"
         settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": chosen}
         if threads is not None:
             settings["INFERENCE_NUM_THREADS"] = str(threads)
@@ -149,7 +167,7 @@ class _OpenVinoNetwork:
         self._request = compiled.create_infer_request()
         # what it will really compute in: a processor without bfloat16 takes the wish for one and does not follow it
         actual = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        self.runtime = f"OpenVINO {'f32' if actual in ('f32', 'undefined') else actual}"
+        self.runtime = f"OpenVINO {'int8' if integers else 'f32' if actual in ('f32', 'undefined') else actual}"
 
     def __call__(self, crops: UInt8[np.ndarray, "batch size size 3"]) -> Maps:
         _check_crops(crops, self.image_size)
@@ -169,8 +187,44 @@ def _maps(raw: np.ndarray) -> Maps:
     return Maps(coordinates, head, surface, np.exp(raw[..., 5] - 3.5))
 
 
-def _converted(core, path: Path, target: Path):
-    """The network in OpenVINO's form, from the cache or made and put there."""
+def _int8(core, path: Path, target: Path, precision: str, capabilities: list[str]):
+    """The network in 8-bit integers; None, with a note where that is a surprise, when it has to be another precision.
+
+    Raises:
+        ModelError: ``precision`` asks for it and the file has no ranges, or none that fit.
+    """
+    from densemarks_model.checkpoint_files import read_header
+    from densemarks_model.openvino_graph import GraphMismatch, computes_int8, read_ranges
+
+    try:
+        ranges = read_ranges(read_header(path)[1])
+        if ranges is None and precision == "int8":
+            raise ModelError(f"{path}: precision int8: the file holds no ranges for it; python -m densemarks_model.quantise adds them")
+        if ranges is None or (precision == "auto" and not computes_int8(capabilities)):
+            return None
+        return _converted(core, target, lambda: _convert_int8(core, path, ranges), compress=False)
+    except GraphMismatch as error:
+        if precision == "int8":
+            raise ModelError(f"{path}: precision int8: {error}") from error
+        print(f"note: {path}: {error}; int8 is not used, which takes half as long again", file=sys.stderr)
+        return None
+
+
+def _convert_int8(core, path: Path, ranges):
+    from safetensors import safe_open
+
+    from densemarks_model.openvino_graph import check_agreement, quantise_graph
+
+    model = _convert(path)
+    plain = model.clone()
+    with safe_open(str(path), framework="numpy") as file:
+        quantise_graph(model, {k: file.get_tensor(k) for k in file.keys()}, ranges)
+    check_agreement(core, plain, model)
+    return model
+
+
+def _converted(core, target: Path, convert: Callable[[], Any], compress: bool = True):
+    """The network in OpenVINO's form, from the cache or made and put there, its constants in half precision if ``compress``."""
     if target.is_file() and target.with_suffix(".bin").is_file():
         try:
             return core.read_model(target)
@@ -178,11 +232,11 @@ def _converted(core, path: Path, target: Path):
             pass  # damaged: made again
     import openvino as ov
 
-    model = _convert(path)
+    model = convert()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            ov.save_model(model, Path(folder) / target.name, compress_to_fp16=True)
+            ov.save_model(model, Path(folder) / target.name, compress_to_fp16=compress)
             # the weights first: a reader that finds the .xml finds both
             for suffix in (".bin", ".xml"):
                 os.replace((Path(folder) / target.name).with_suffix(suffix), target.with_suffix(suffix))
@@ -250,7 +304,8 @@ class _TorchNetwork:
         from densemarks_model.lite import LiteNet
         from densemarks_model.loading import load_network
 
-        self._network = load_network(path_or_name, device).network
+        embedder = load_network(path_or_name, device)
+        self._network, self.cube = embedder.network, embedder.cube
         self._device, self._bf16 = device, bf16
         self._lite = isinstance(self._network, LiteNet)
         self.image_size = self._network.config.image_size if self._lite else 512
