@@ -29,6 +29,7 @@ setup(
     package_data={
         "densemarks_model": ["weights/*", "configs/*.yaml"],
         "densemarks_model.data.synthetic": ["*.npz"],
+        "tracker.evaluation": ["*.json", "data/cycles_suite/*"],
         "flame_assets": ["*.npz", "*.task", "*.md"],
         "configs": ["*.yaml"],
     },
@@ -57,8 +58,12 @@ setup(
         # reads the backbone's weights, writes logs; CoTracker3 is the user's own installation
         "train": ["onnx>=1.17", "tensorboard>=2.17"],
         "export": ["onnx>=1.17"],
+        # reads the panoramas that light synthetic heads, once; OpenCV's wheels are built without OpenEXR
+        "panoramas": ["OpenEXR>=3.3"],
         # an independent landmark detector that scores trackers on real clips, and plots
         "benchmark": ["dlib-bin>=19.24", "face_recognition_models>=0.3", "matplotlib>=3.8"],
+        # Blender as a module (GPL), for pictures of its path tracer: docs/cycles.md; needs CPython 3.11
+        "cycles": ["bpy>=4.5,<4.6"],
         # nvdiffrast is not on the registry and has its own (non-commercial) licence; docs/rendering.md has its command
         "cuda": ["ninja>=1.11"],
     },

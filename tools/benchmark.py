@@ -1,6 +1,7 @@
-"""Score trackers on synthetic clips with exact truth and on real clips with held-out cues.
+"""Score trackers on rendered clips with exact truth and on real clips with held-out cues.
 
-    python tools/benchmark.py --html report.html          # everything; about 20 minutes on two cores
+    python tools/benchmark.py --html report.html          # everything; about half an hour on two cores
+    python tools/benchmark.py --suites cycles             # clips by a renderer that the shipped network never saw
     python tools/benchmark.py --quick                     # one minute; fails when a figure leaves its band
     python tools/benchmark.py --suites real --video mine.mp4 --trackers landmarks478 dense_landmarks
     python tools/benchmark.py --ablation                  # parts of the dense and photometric terms
@@ -29,6 +30,7 @@ from tracker.errors import UserError
 from tracker.evaluation.bands import outside
 from tracker.evaluation.baselines import ABLATIONS, TRACKERS, Preset, Tracked
 from tracker.evaluation.baselines.files import read_result
+from tracker.evaluation.cycles_suite import known_clips
 from tracker.evaluation.html_report import Overlay, html_report, overlays
 from tracker.evaluation.independent_landmarks import check_installed
 from tracker.evaluation.plots import figures, write_png
@@ -43,11 +45,13 @@ from tracker.evaluation.solver_checks import (
     static_jitter_deg,
 )
 from tracker.evaluation.summary import real_summary, synthetic_summary
+from tracker.evaluation.synthetic_suite import KnownClip, score_clips
 from tracker.evaluation.synthetic_suite import run_suite as run_synthetic
 from tracker.export.atomic import atomic_file
 from tracker.video.reader import open_video
 
-SUITES = ("synthetic", "real", "solver")
+SUITES = ("cycles", "synthetic", "real", "solver")
+QUICK_SUITES = ("synthetic", "real")
 QUICK_TRACKERS = ("landmarks478", "dense_landmarks")
 ABLATION_CLIPS = 4
 
@@ -55,7 +59,7 @@ ABLATION_CLIPS = 4
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suites", nargs="+", choices=SUITES, help="which to run (default: all; with --quick synthetic and real)")
+    parser.add_argument("--suites", nargs="+", choices=SUITES, help=f"which to run (default: all; with --quick {' and '.join(QUICK_SUITES)})")
     parser.add_argument(
         "--trackers", nargs="+", choices=tuple(TRACKERS), metavar="NAME",
         help=f"which to score: {', '.join(TRACKERS)} (default: all; with --quick {', '.join(QUICK_TRACKERS)})",
@@ -107,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Overlay]]:
     """Run what was asked for."""
     count, frames = (2, 24) if options.quick else (9, 40)
-    suites = options.suites or (SUITES[:2] if options.quick else SUITES)
+    suites = options.suites or (QUICK_SUITES if options.quick else SUITES)
     names = options.trackers or (list(QUICK_TRACKERS) if options.quick else list(TRACKERS))
     for option, given in (("--masks", options.masks), ("--from-disk", options.from_disk)):
         if given and len(options.video or ()) != 1:
@@ -118,13 +122,15 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Overlay]]
     pictures: list[Overlay] = []
     with TemporaryDirectory() as folder:
         work = Path(folder)
+        if "cycles" in suites and not options.ablation:
+            measure_cycles(names, scores, pictures if options.html else None)
         if options.ablation or "synthetic" in suites:
             trackers = ABLATIONS if options.ablation else {n: TRACKERS[n] for n in names}
             count = min(count, ABLATION_CLIPS) if options.ablation else count
             clips = run_synthetic(trackers, count, frames, work, options.seed)
             scores["run"] |= {"synthetic_clips": count, "synthetic_frames": frames}
             scores["suites"]["synthetic"] = {n: synthetic_summary(c) for n, c in clips.items() if c}
-            scores["clips"] = {"synthetic": clips}
+            scores.setdefault("clips", {})["synthetic"] = clips
         if options.ablation:
             return scores, pictures
         if "real" in suites:
@@ -146,6 +152,20 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Overlay]]
         if "solver" in suites:
             scores["solver"] = solver_scores(names, work)
     return scores, pictures
+
+
+def measure_cycles(names: list[str], scores: dict[str, Any], pictures: list[Overlay] | None) -> None:
+    """Score trackers on the clips that Cycles rendered, into ``scores``; overlays are added to ``pictures``."""
+    clips = known_clips()
+
+    def keep(name: str, clip: KnownClip, tracked: Tracked) -> None:
+        if pictures is not None:
+            pictures.extend(overlays(clip.label, name, tracked, clip.video))
+
+    rows = score_clips({n: TRACKERS[n] for n in names}, clips, keep=keep)
+    scores["run"] |= {"cycles_clips": len(clips), "cycles_frames": len(clips[0].truth.yaw)}
+    scores["suites"]["cycles"] = {n: synthetic_summary(r) for n, r in rows.items() if r}
+    scores.setdefault("clips", {})["cycles"] = rows
 
 
 def run_facts(seed: int) -> dict[str, Any]:

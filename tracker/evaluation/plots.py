@@ -36,15 +36,16 @@ _REAL = (
 
 
 def figures(scores: Mapping[str, Any]) -> dict[str, Figure]:
-    """Figures by name, of those suites that were run: ``yaw``, ``parts`` and ``real``.
+    """Figures by name, of those suites that were run: ``cycles_yaw``, ``cycles_parts``, ``yaw``, ``parts`` and ``real``.
 
     Raises:
         UserError: matplotlib is missing.
     """
     suites, out = scores["suites"], {}
-    if suites.get("synthetic"):
-        out["yaw"] = _by_yaw(suites["synthetic"])
-        out["parts"] = _by_part(suites["synthetic"])
+    for name, prefix in (("cycles", "cycles_"), ("synthetic", "")):
+        if suites.get(name):
+            out[f"{prefix}yaw"] = _by_yaw(suites[name])
+            out[f"{prefix}parts"] = _by_part(suites[name])
     if suites.get("real"):
         out["real"] = _real(suites["real"])
     return out

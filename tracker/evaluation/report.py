@@ -100,6 +100,16 @@ def markdown_report(scores: Mapping[str, Any]) -> str:
     """Tables of everything ``tools/benchmark.py`` measured."""
     lines: list[str] = []
     run, suites = scores["run"], scores["suites"]
+    if "cycles" in suites:
+        lines += [
+            f"{run['cycles_clips']} clips rendered by Cycles, {run['cycles_frames']} frames each; mean (95 % interval over clips).",
+            "",
+            *table(suites["cycles"], SYNTHETIC_ROWS),
+            "",
+            *gave_up(suites["cycles"], run["cycles_clips"]),
+            *worse_than_landmarks(suites["cycles"], SYNTHETIC_ROWS),
+            "",
+        ]
     if "synthetic" in suites:
         lines += [
             f"{run['synthetic_clips']} synthetic clips of {run['synthetic_frames']} frames, seed {run['seed']}; mean (95 % interval over clips).",

@@ -38,7 +38,7 @@ def mean_and_interval(values: Sequence[float], seed: int = 0) -> tuple[float, fl
 
 
 def synthetic_summary(clips: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """One tracker's means over synthetic clips; each has its interval under the same path in ``interval``.
+    """One tracker's means over clips with exact truth; each has its interval under the same path in ``interval``.
 
     ``vertex_error_mm`` is after one factor for the whole clip on the distance from the camera, which no single camera can
     tell; ``vertex_error_aligned_mm`` after a rigid motion of each frame; ``vertex_error_absolute_mm`` as it is. Lost frames

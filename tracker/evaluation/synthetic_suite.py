@@ -1,8 +1,11 @@
-"""Trackers against exact ground truth: synthetic clips of people outside the head model's basis."""
+"""Trackers against exact ground truth: synthetic clips of people outside the head model's basis.
+
+:func:`score` and :func:`score_clips` serve every suite whose truth is exact; :func:`run_suite` renders the clips of this one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +31,15 @@ class ClipTruth:
     eyes: Float[np.ndarray, "frames 6"]
     focal_px: float
     yaw: Float[np.ndarray, "frames"]
+
+
+@dataclass(frozen=True)
+class KnownClip:
+    """A clip whose truth is known: what it is called in messages, its video (a file or a folder of pictures), the truth."""
+
+    label: str
+    video: Path
+    truth: ClipTruth
 
 
 def render_clip(script: Script, folder: Path) -> ClipTruth:
@@ -114,18 +126,40 @@ def gaze_errors_deg(tracked: Tracked, truth: ClipTruth) -> Float[np.ndarray, "fr
 def run_suite(
     trackers: Mapping[str, Tracker], count: int, frames: int, work: Path, seed: int = 9000, say: Callable[[str], None] = print
 ) -> dict[str, list[dict[str, float]]]:
-    """Scores of every tracker on every clip of a suite. A tracker that gives up on a clip is named, and has no scores there."""
+    """Scores of every tracker on every clip of a suite, which is rendered into ``work``; see :func:`score_clips`."""
+
+    def clips() -> Iterator[KnownClip]:
+        for number, script in enumerate(suite(seed, count, frames)):
+            folder = work / f"clip_{number}"
+            yield KnownClip(f"clip {number} (yaw ±{script.yaw_deg:.0f}°)", folder, render_clip(script, folder))
+
+    return score_clips(trackers, clips(), say)
+
+
+def score_clips(
+    trackers: Mapping[str, Tracker],
+    clips: Iterable[KnownClip],
+    say: Callable[[str], None] = print,
+    keep: Callable[[str, KnownClip, Tracked], None] | None = None,
+) -> dict[str, list[dict[str, float]]]:
+    """Scores of every tracker on every clip, one row a clip. A tracker that gives up on a clip is named, and has no row there.
+
+    Args:
+        say: told one line a clip and tracker.
+        keep: called with tracker's name, clip and result, for pictures of it.
+    """
     results: dict[str, list[dict[str, float]]] = {name: [] for name in trackers}
-    for number, script in enumerate(suite(seed, count, frames)):
-        folder = work / f"clip_{number}"
-        truth = render_clip(script, folder)
+    for number, clip in enumerate(clips):
         for name, tracker in trackers.items():
-            label = f"clip {number} (yaw ±{script.yaw_deg:.0f}°) {name}"
             try:
-                scores = score(tracker(folder), truth)
+                tracked = tracker(clip.video)
+                scores = score(tracked, clip.truth)
             except UserError as error:
-                say(f"{label}: {error}")
+                say(f"{clip.label} {name}: {error}")
                 continue
             results[name].append({"clip": number, **scores})
-            say(f"{label}: " + ", ".join(f"{k} {scores[k]:.2f}" for k in ("posed_mm_all", "aligned_mm_all", "rotation_deg_median")))
+            if keep is not None:
+                keep(name, clip, tracked)
+            shown = ", ".join(f"{k} {scores[k]:.2f}" for k in ("posed_mm_all", "aligned_mm_all", "rotation_deg_median"))
+            say(f"{clip.label} {name}: {shown}")
     return results
