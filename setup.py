@@ -56,7 +56,7 @@ setup(
     extras_require={
         "test": ["pytest>=8", "smplx>=0.1.28", "pygltflib>=1.16", "onnx>=1.17", "tensorboard>=2.17"],
         # reads the backbone's weights, writes logs; CoTracker3 is the user's own installation
-        "train": ["onnx>=1.17", "tensorboard>=2.17"],
+        "train": ["onnx>=1.17", "tensorboard>=2.17", "matplotlib>=3.8"],
         "export": ["onnx>=1.17"],
         # reads the panoramas that light synthetic heads, once; OpenCV's wheels are built without OpenEXR
         "panoramas": ["OpenEXR>=3.3"],

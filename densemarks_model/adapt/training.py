@@ -66,7 +66,8 @@ class Material:
             ModelError: pictures or clips that cannot be learned from.
         """
         cuda = torch.cuda.is_available()
-        trainer = Trainer(self._config(steps, out, cuda), Processes(0, 1, torch.device("cuda" if cuda else "cpu")), say=lambda _line: None)
+        processes = Processes(0, 1, torch.device("cuda" if cuda else "cpu"))
+        trainer = Trainer(self._config(steps, out, cuda), processes, say=lambda _line: None, cube=self.cube)
         # all are in the version of the cube that the network speaks, and what is measured on is left out
         trainer.sources["synthetic"] = Stretch(ShardSource(self.synthetic), 0, self.pictures - kept_aside(self.pictures), self.cube)
         trainer.sources["videos"] = Pairs(self.clips, trainer.config.data.flow_points, self.cube)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,8 @@ from densemarks_model.errors import ModelError
 def main(arguments: list[str] | None = None) -> int:
     """Train, then write the averaged weights; returns the exit code."""
     options = _parser().parse_args(arguments)
+    # OpenMP reads this once, when torch is imported. Threads that wait busily cost four times the processor time where cores are shared
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from densemarks_model.train.checkpoint import CHECKPOINT, PREVIOUS
     from densemarks_model.train.config import read_config
     from densemarks_model.train.distributed import processes

@@ -40,6 +40,7 @@ class Trainer:
     Args:
         config: everything about it. processes: this process among those of the run.
         say: receives progress lines of the leading process.
+        cube: version of the canonical cube that the sources speak and the network learns.
 
     Attributes:
         step: optimiser steps taken. passes: pictures that the network has seen, those before this run included.
@@ -48,8 +49,10 @@ class Trainer:
         decay: how the run ends, once :meth:`branch` was called.
     """
 
-    def __init__(self, config: TrainConfig, processes: Processes, say: Callable[[str], None] = print) -> None:
-        self.config, self.processes = config, processes
+    def __init__(
+        self, config: TrainConfig, processes: Processes, say: Callable[[str], None] = print, cube: int = CUBE_VERSION
+    ) -> None:
+        self.config, self.processes, self.cube = config, processes, cube
         self.say = say if processes.leads else lambda _line: None
         self.out = Path(config.run.out)
         self.sources, self.held_out = open_sources(config.data, self.say)
@@ -59,12 +62,12 @@ class Trainer:
         patch = net.config.patch_size
         if odd := next((s for stage in config.stages for s in stage.image_sizes if s % patch), None):
             raise ModelError(f"stages: image_size {odd} is not a multiple of the network's patches of {patch} pixels")
-        cube = None
+        features = None
         if config.data.videos:
             settings = config.network
-            cube = CanonicalCube(settings.cube_size, settings.cube_channels, settings.cube_sigma, settings.classes).to(processes.device)
-        self.objective = Objective(net, cube, config.losses, config.data.label_ignored)
-        self.optimizer = torch.optim.AdamW(parameter_groups(net, cube), lr=0.0, weight_decay=config.run.weight_decay)
+            features = CanonicalCube(settings.cube_size, settings.cube_channels, settings.cube_sigma, settings.classes).to(processes.device)
+        self.objective = Objective(net, features, config.losses, config.data.label_ignored)
+        self.optimizer = torch.optim.AdamW(parameter_groups(net, features), lr=0.0, weight_decay=config.run.weight_decay)
         self.average = {k: v.detach().clone() for k, v in net.state_dict().items()}
         self.step, self.passes = 0, config.run.passes_before
         self.decay: Decay | None = None
@@ -113,8 +116,8 @@ class Trainer:
         for name, value in old.items():
             if value != own[name]:
                 raise ModelError(f"{path}: was made with other {name}; start a new run (--resume none) or restore the config")
-        if (version := cube_of(path, state.get("cube"))) != CUBE_VERSION:
-            raise ModelError(f"{path}: learned version {version} of the canonical cube, not {CUBE_VERSION}; begin a new run with network.start: {path}")
+        if (version := cube_of(path, state.get("cube"))) != self.cube:
+            raise ModelError(f"{path}: learned version {version} of the canonical cube, not {self.cube}; begin a new run with network.start: {path}")
 
     def _passes_to(self, step: int) -> int:
         """Passes at ``step``, for checkpoints that do not say."""
@@ -267,7 +270,7 @@ class Trainer:
         state = {
             "model": self.objective.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict(), "step": self.step,
             "passes": self.passes, "decay": None if self.decay is None else [self.decay.first, self.decay.last],
-            "network": self.net.config.to_dict(), "config": self.config.to_dict(), "cube": CUBE_VERSION,
+            "network": self.net.config.to_dict(), "config": self.config.to_dict(), "cube": self.cube,
         }  # fmt: skip
         save_checkpoint(self.out / CHECKPOINT, state)
 
@@ -275,7 +278,7 @@ class Trainer:
         """Write the averaged weights as a network file."""
         net = LiteNet(self.net.config)
         net.load_state_dict({k: v.cpu() for k, v in self.average.items()})
-        save_network(path, net, {"steps": str(self.step), "passes": str(self.passes), "seed": str(self.config.run.seed)})
+        save_network(path, net, {"steps": str(self.step), "passes": str(self.passes), "seed": str(self.config.run.seed)}, self.cube)
 
     @contextmanager
     def _catch_signals(self) -> Iterator[None]:

@@ -115,7 +115,8 @@ def skin(bpy: Any, look: np.ndarray, head: bool = True) -> Any:
     colour = scaled.outputs[0]
     if freckles > 0.1:
         spots = tree.spread(tree.noise(rest, 330.0, 1.0), 0.60, 0.68, 0.0, 0.55 * freckles)
-        colour = tree.mix(spots, colour, (0.28, 0.13, 0.07, 1))
+        # a share of the skin's own light, as in shading.shade: a fixed brown would glow on dark skin
+        colour = tree.mix(spots, colour, tree.mix(1.0, colour, (0.65, 0.45, 0.35, 1), "MULTIPLY"))
     height = tree.math("ADD", tree.math("MULTIPLY", fine, 0.7), tree.math("MULTIPLY", tree.noise(rest, 160.0, 3.0), 0.8 + 4 * wrinkles))
     normal = tree.bump(height, 0.0006, 0.35 + 2.2 * pores)
     roughness = tree.math("ADD", tree.spread(gloss, 0, 1, 0.58, 0.33), tree.math("MULTIPLY", tree.math("SUBTRACT", tree.noise(rest, 90.0), 0.5), 0.25))
