@@ -20,6 +20,27 @@ def test_known_points_project_to_known_pixels():
     assert torch.allclose(pixels, expected)
 
 
+def test_focal_length_may_be_any_number_or_a_tensor():
+    points = torch.tensor([[[0.01, 0.02, 0.5]]])
+    expected, _ = project(points, 1000.0, (320.0, 180.0))
+    for focal in (1000, np.float64(1000), np.float32(1000), torch.tensor([1000.0])):
+        assert torch.equal(project(points, focal, (320.0, 180.0))[0], expected)
+
+
+def test_camera_matrix_agrees_with_opencv(tmp_path):
+    """A point that OpenCV projects onto the middle of the first pixel is at (0.5, 0.5) of this program's picture."""
+    cv2 = pytest.importorskip("cv2")
+    k = np.array([[700, 0, 310], [0, 700, 170], [0, 0, 1.0]])
+    np.savetxt(tmp_path / "k.txt", k)
+    known = focal_prior(640, 360, intrinsics_file=tmp_path / "k.txt")
+    ray = np.linalg.solve(k, [0.0, 0.0, 1.0])
+    theirs = cv2.projectPoints(ray[None], np.zeros(3), np.zeros(3), k, None)[0].reshape(2)
+    world = torch.tensor([[ray[0], -ray[1], 0.0]])  # one metre in front of the camera, y up
+    ours, _ = project(world, known.focal_px, known.principal_point)
+    assert theirs == pytest.approx([0, 0], abs=1e-9)
+    assert ours[0].tolist() == pytest.approx([0.5, 0.5], abs=1e-9)
+
+
 def test_projection_derivative_equals_autograd():
     points = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.1
     _, analytic = project(points, 800.0, (10.0, 20.0))
@@ -41,7 +62,7 @@ def test_focal_length_from_each_source(tmp_path):
     assert focal_prior(640, 360, fov_deg=90).focal_px == pytest.approx(320)
     np.savetxt(tmp_path / "k.txt", [[700, 0, 310], [0, 700, 170], [0, 0, 1]])
     known = focal_prior(640, 360, intrinsics_file=tmp_path / "k.txt")
-    assert (known.focal_px, known.principal_point, known.log_sigma) == (700, (310, 170), 0)
+    assert (known.focal_px, known.principal_point, known.log_sigma) == (700, (310.5, 170.5), 0)  # OpenCV's pixel centres are at integers
     np.save(tmp_path / "k.npy", np.loadtxt(tmp_path / "k.txt"))
     assert focal_prior(640, 360, intrinsics_file=tmp_path / "k.npy").focal_px == 700
 

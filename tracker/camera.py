@@ -51,7 +51,7 @@ class Camera:
 
     @property
     def intrinsics(self) -> Float[np.ndarray, "3 3"]:
-        """OpenCV's K."""
+        """OpenCV's K, but for the half pixel: the centre of the first pixel is at 0.5 here, at 0 in OpenCV."""
         return np.array([[self.focal_px, 0, self.cx], [0, self.focal_px, self.cy], [0, 0, 1]], np.float64)
 
 
@@ -68,7 +68,7 @@ def project(
     """
     position = points.new_tensor(CAMERA_POSITION)
     x, y, z = (points - position).unbind(-1)
-    scale = focal_px if isinstance(focal_px, float) else focal_px[..., None]
+    scale = focal_px[..., None] if isinstance(focal_px, Tensor) else float(focal_px)
     inverse_depth = 1 / (-z).clamp_min(NEAR_PLANE_M)
     per_metre = scale * inverse_depth
     dx, dy = x * per_metre, -y * per_metre
@@ -106,7 +106,8 @@ def focal_prior(
         width, height: picture size, pixels.
         focal_px: focal length in full-frame pixels.
         fov_deg: horizontal field of view, degrees.
-        intrinsics_file: text or ``.npy`` file with OpenCV's 3×3 K for the full frame.
+        intrinsics_file: text or ``.npy`` file with OpenCV's 3×3 K for the full frame: its pixel centres are at integers, so
+            its principal point is half a pixel less than this program's.
 
     Raises:
         UserError: more than one source, or a value that no camera has.
@@ -136,6 +137,7 @@ def focal_prior(
 
 
 def _read_intrinsics(path: Path) -> tuple[float, tuple[float, float]]:
+    """Focal length and principal point, pixels with centres at halves, from a K whose pixel centres are at integers."""
     if not path.is_file():
         raise UserError(f"--intrinsics {path}: no such file")
     try:
@@ -152,4 +154,4 @@ def _read_intrinsics(path: Path) -> tuple[float, tuple[float, float]]:
         raise UserError(
             f"--intrinsics {path}: fx {fx:g} and fy {fy:g} differ; pixels must be square, so resize the video first"
         )
-    return (fx + fy) / 2, (float(k[0, 2]), float(k[1, 2]))
+    return (fx + fy) / 2, (float(k[0, 2]) + 0.5, float(k[1, 2]) + 0.5)

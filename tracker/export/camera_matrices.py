@@ -21,7 +21,7 @@ NEAR_M, FAR_M = 0.01, 100.0
 @dataclass(frozen=True)
 class CameraMatrices:
     """Attributes:
-    K: OpenCV intrinsics, pixels.
+    K: intrinsics as OpenCV lays them out, pixels with centres at halves (OpenCV's are at integers: cx, cy half a pixel less).
     extrinsics_opencv: world-to-camera, OpenCV axes.
     extrinsics_opengl: world-to-camera, OpenGL axes.
     projection_opengl: camera to clip space.
