@@ -51,7 +51,8 @@ class PriorSettings:
     Attributes:
         identity: of the identity coefficients. Below one (their own population's), because the landmarks of one face err
             together: at one, the scalp, which they do not see, is stretched to explain a millimetre at the brow.
-        expression: of the expression coefficients.
+        expression: of the expression coefficients, as a share of the range of shapes that have one (ARKit's). Directions that
+            have none (FLAME's, of unit variance) are held in proportion: the default stands for one, half of it for a half.
         gaze_rad: of each eye's rotation.
         vergence_rad: of the difference between the eyes' rotations.
         jaw_rad, neck_rad: of the jaw and neck joints, where they are free.
@@ -106,7 +107,7 @@ class TrackingSettings:
         lookahead: frames at a window's end that are solved again in the next one, so that no frame lacks a future.
         gap_seconds: frames further apart than this are not smoothed together.
         max_error_percent: a frame whose median landmark error exceeds this, in percent of the inter-ocular distance, is
-            marked invalid.
+            marked invalid. Frames below 2 % (below a tenth of a limit under 20) have the detector's own confidence.
         free_neck: solve for the neck joint. Landmarks alone cannot tell it from the head's rotation.
     """
 

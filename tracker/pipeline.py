@@ -58,6 +58,10 @@ _TEXTURE_FRAMES = 60
 _DENSE_ONLY_CONFIDENCE = 0.5
 
 
+# Landmark error up to which a frame's confidence is the detector's own: percent, and at most this share of the limit.
+_FULL_ERROR_PERCENT, _FULL_ERROR_SHARE = 2.0, 0.1
+
+
 @dataclass(frozen=True)
 class Request:
     """What the user asked for; see ``track.py --help`` for the meaning of each field."""
@@ -281,7 +285,9 @@ def read_batch(
         around = {g for f in frames.tolist() for g in range(f - stride, f + stride + 1)} if stride > 1 else set()
         near = np.array(sorted(g for g in around if g in embeddings and store.found[g]), int)
         neighbours = dict(zip(near.tolist(), store.read(near).points, strict=True)) if len(near) else {}
-        dense = read_dense(embeddings, frames, records.points, neighbours, sites, config.dense.error_floor, like, outlines)
+        dense = read_dense(
+            embeddings, frames, records.points, neighbours, sites, config.dense.error_floor, like, outlines, config.dense.min_trust
+        )
     return FrameBatch(
         points=torch.as_tensor(records.points, **like),
         depth=torch.as_tensor(records.depth, **like),
@@ -323,8 +329,11 @@ def assemble(
             return np.zeros((total, width))
         return torch.cat([f.values[name] for f in fits]).cpu().numpy()[rows]
 
-    # a detection counts fully up to 2 % error, and not at all at the limit that makes it invalid
-    quality = np.clip((config.tracking.max_error_percent - error) / (config.tracking.max_error_percent - 2), 0, 1)
+    # a detection counts fully up to 2 % error, and not at all at the limit that makes it invalid; a stricter limit is
+    # stricter all the way
+    limit = config.tracking.max_error_percent
+    full = min(_FULL_ERROR_PERCENT, _FULL_ERROR_SHARE * limit)
+    quality = np.clip((limit - error) / (limit - full), 0, 1)
     detected = np.where(store.found, store.confidence, _DENSE_ONLY_CONFIDENCE)
     return (
         HeadTrack(

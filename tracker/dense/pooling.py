@@ -32,13 +32,13 @@ class PooledSites:
     scale: Float[np.ndarray, "n"]
 
 
-def pool(record: EmbeddingRecord, sites: DenseSites) -> PooledSites:
-    """Give every trusted pixel to the place nearest to its location (one step in a grid) and average.
+def pool(record: EmbeddingRecord, sites: DenseSites, min_trust: float = MIN_TRUST) -> PooledSites:
+    """Give every pixel of at least ``min_trust`` to the place nearest to its location (one step in a grid) and average.
 
     The mean location belongs to the mean position to first order, so nothing is lost to the places' spacing.
     """
     sums = np.zeros((len(sites), 8), np.float64)
-    _accumulate(record.coordinates, record.trust, record.scale, sites.grid, np.float32(MIN_TRUST), sums)
+    _accumulate(record.coordinates, record.trust, record.scale, sites.grid, np.float32(min_trust), sums)
     weight = sums[:, 0]
     mean = sums[:, 1:] / np.maximum(weight, 1e-9)[:, None]
     offsets = mean[:, 2:5] - sites.canonical

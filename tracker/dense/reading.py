@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from tracker.dense.embedding_store import EmbeddingRecord, EmbeddingStore
 from tracker.dense.outline import outline_error, signed_distance
-from tracker.dense.pooling import PooledSites, pool
+from tracker.dense.pooling import MIN_TRUST, PooledSites, pool
 from tracker.dense.sites import DenseSites
 from tracker.fitting.dense import DenseBatch
 
@@ -25,6 +25,7 @@ def read_dense(
     error_floor: float,
     like: dict,
     outlines: bool = True,
+    min_trust: float = MIN_TRUST,
 ) -> DenseBatch | None:
     """What the network said about some frames; None when it said nothing about any.
 
@@ -40,6 +41,7 @@ def read_dense(
         error_floor: cube units.
         like: dtype and device of the tensors.
         outlines: measure the outlines too; without, none is known in any frame.
+        min_trust: pixels that show the head with less certainty belong to no place.
     """
     records = [store.read(f) for f in frames]
     known = next((r for r in records if r is not None), None)
@@ -48,9 +50,9 @@ def read_dense(
     size = known.trust.shape
     none, one = np.zeros(size, np.float32), np.ones(size, np.float32)
     blank = EmbeddingRecord(known.crop, np.zeros((*size, 3), np.float32), none, one, none)
-    by_frame = {int(f): pool(r, sites) for f, r in zip(frames, records, strict=True) if r is not None}
+    by_frame = {int(f): pool(r, sites, min_trust) for f, r in zip(frames, records, strict=True) if r is not None}
     pooled = [
-        by_frame[int(f)] if int(f) in by_frame else _carried(store, int(f), points, neighbours, sites, by_frame)
+        by_frame[int(f)] if int(f) in by_frame else _carried(store, int(f), points, neighbours, sites, by_frame, min_trust)
         for f, points in zip(frames, landmarks, strict=True)
     ]
     filled = [blank if r is None else r for r in records]
@@ -85,6 +87,7 @@ def _carried(
     neighbours: dict[int, np.ndarray],
     sites: DenseSites,
     by_frame: dict[int, PooledSites],
+    min_trust: float,
 ) -> PooledSites:
     """Places of the embedded frames on both sides, blended and moved by the affine map that takes their landmarks here.
 
@@ -99,7 +102,7 @@ def _carried(
     shares = [1.0] if len(ends) == 1 else [(ends[1] - frame) / (ends[1] - ends[0]), (frame - ends[0]) / (ends[1] - ends[0])]
     for end in ends:
         if end not in by_frame:
-            by_frame[end] = pool(store.read(end), sites)  # type: ignore[arg-type]
+            by_frame[end] = pool(store.read(end), sites, min_trust)  # type: ignore[arg-type]
     pooled = [by_frame[end] for end in ends]
 
     def blend(arrays: list[np.ndarray]) -> np.ndarray:

@@ -290,10 +290,16 @@ def has_jaw_expressions(head: HeadModel) -> bool:
     return "jawOpen" in head.expression_names
 
 
+def _expression_unit(head: HeadModel) -> float:
+    """What ``priors.expression`` is counted in: of shapes with a range (ARKit's) one is the whole range; directions without
+    one (FLAME's) have unit variance, which the default of the setting stands for."""
+    return 1.0 if math.isfinite(head.expression_range[1]) else 1.0 / PriorSettings().expression
+
+
 def prior_terms(variables: Sequence[Variable], priors: PriorSettings, head: HeadModel) -> list[Term]:
     """Zero-mean priors on the frame variables that have one."""
     sigmas = {
-        "expr": priors.expression if math.isfinite(head.expression_range[1]) else 1.0,  # FLAME's are unit variance
+        "expr": priors.expression * _expression_unit(head),
         "eyes_pose": priors.gaze_rad,
         "jaw_pose": priors.jaw_rad,
         "neck_pose": priors.neck_rad,
