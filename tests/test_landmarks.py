@@ -337,6 +337,7 @@ def test_store_gives_back_what_it_took(tmp_path):
         assert np.array_equal(records.depth[2], made_up(0).depth)
         assert np.array_equal(records.blendshapes[2], made_up(0).blendshapes)
         assert not records.points[1].any()
+        assert records.found.tolist() == [True, False, True] == [store.has_face(f) for f in (7, 3, 0)]
         assert records.timestamps == pytest.approx([0.7, 0.3, 0.0])
         # reading does not disturb further writing
         store.append(1.0, made_up(10))

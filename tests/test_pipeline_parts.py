@@ -48,6 +48,30 @@ def record(asset, number: int, trust: float = 0.9) -> EmbeddingRecord:
     return EmbeddingRecord(HeadCrop(np.array([200.0, 200.0]), 150.0), coordinates, flat, 0.02 * flat, flat)
 
 
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def test_reading_some_frames_does_not_touch_all_of_them(asset, sites, tmp_path, monkeypatch):
+    """Or the time of a run grows with the square of the video's length."""
+    config = load_config("balanced")
+    face = FaceLandmarks.build(asset, config.landmarks)
+    with LandmarkStore(tmp_path) as store, EmbeddingStore(tmp_path) as embeddings:
+        for frame in range(8):
+            store.append(frame / 25, None if frame == 5 else detection(frame))
+            if frame % 2 == 0:
+                embeddings.put(frame, record(asset, frame))
+
+        def whole(self):
+            raise AssertionError("an array of the whole video was made")
+
+        for name in ("found", "timestamps", "confidence"):
+            monkeypatch.setattr(LandmarkStore, name, property(whole))
+        batch = read_batch(store, np.array([2, 3, 4, 5]), face, embeddings, sites, config)
+    assert batch.found.tolist() == [True, True, True, False]
+    assert batch.timestamps.tolist() == pytest.approx([0.08, 0.12, 0.16, 0.2])
+    assert batch.dense.seen.tolist() == [True, True, True, False]
+
+
 # --- settings -------------------------------------------------------------------------------------------------------
 
 

@@ -283,7 +283,7 @@ def read_batch(
     if embeddings is not None and sites is not None:
         stride = config.dense.stride
         around = {g for f in frames.tolist() for g in range(f - stride, f + stride + 1)} if stride > 1 else set()
-        near = np.array(sorted(g for g in around if g in embeddings and store.found[g]), int)
+        near = np.array(sorted(g for g in around if g in embeddings and store.has_face(g)), int)
         neighbours = dict(zip(near.tolist(), store.read(near).points, strict=True)) if len(near) else {}
         dense = read_dense(
             embeddings, frames, records.points, neighbours, sites, config.dense.error_floor, like, outlines, config.dense.min_trust
@@ -293,7 +293,7 @@ def read_batch(
         depth=torch.as_tensor(records.depth, **like),
         timestamps=torch.as_tensor(records.timestamps, dtype=torch.float64, device=face.head.device),
         expression_guess=guess,
-        found=torch.as_tensor(store.found[frames], device=face.head.device),
+        found=torch.as_tensor(records.found, device=face.head.device),
         dense=dense,
     )
 

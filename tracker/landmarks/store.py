@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from tracker.landmarks.detection import Detection
 from tracker.landmarks.landmark_schemes import BLENDSHAPE_NAMES, N_LANDMARKS
@@ -24,12 +24,13 @@ _RECORD = np.dtype(
 
 @dataclass(frozen=True)
 class LandmarkRecords:
-    """Landmarks of some frames; all zero where no face was found. Units as in :class:`Detection`."""
+    """Landmarks of some frames; all zero where no face was found (``found`` false). Units as in :class:`Detection`."""
 
     points: Float[np.ndarray, "frames 478 2"]
     depth: Float[np.ndarray, "frames 478"]
     blendshapes: Float[np.ndarray, "frames 52"]
     timestamps: Float[np.ndarray, "frames"]
+    found: Bool[np.ndarray, "frames"]
 
 
 class LandmarkStore:
@@ -66,8 +67,12 @@ class LandmarkStore:
 
     @property
     def found(self) -> np.ndarray:
-        """``(T,)`` bool: frames with a face."""
+        """``(T,)`` bool: frames with a face. Made anew from all frames; ask :meth:`has_face` about one."""
         return np.array(self._found, bool)
+
+    def has_face(self, frame: int) -> bool:
+        """Whether a face was found in this frame."""
+        return self._found[frame]
 
     @property
     def confidence(self) -> Float[np.ndarray, "frames"]:
@@ -95,4 +100,6 @@ class LandmarkStore:
         table = np.memmap(self._path, _RECORD, mode="r", shape=(len(self),))
         picked = np.array(table[frames])
         del table
-        return LandmarkRecords(picked["points"], picked["depth"], picked["blendshapes"], self.timestamps[frames])
+        timestamps = np.array([self._timestamps[f] for f in frames], float)
+        found = np.array([self._found[f] for f in frames], bool)
+        return LandmarkRecords(picked["points"], picked["depth"], picked["blendshapes"], timestamps, found)
