@@ -85,7 +85,7 @@ def share(face, batch, camera, config) -> SharedFit:
 
 
 def reader(batch):
-    return lambda frames, dense=True: batch.select(frames)
+    return lambda frames, dense=True, places_only=False: batch.select(frames)
 
 
 def track(face, batch, config, camera) -> tuple[SharedFit, SimpleNamespace]:

@@ -15,7 +15,9 @@ from tracker.camera import FocalPrior
 from tracker.config import load_config
 from tracker.dense.embedding_store import EmbeddingRecord, EmbeddingStore
 from tracker.dense.sites import spread_sites
+from tracker.fitting.keyframes import fit_shared
 from tracker.fitting.objective import FaceLandmarks, frame_variables, prior_terms
+from tracker.fitting.observations import FrameBatch
 from tracker.fitting.sequence import FrameFits
 from tracker.landmarks.detection import Detection
 from tracker.landmarks.store import LandmarkStore
@@ -70,6 +72,26 @@ def test_reading_some_frames_does_not_touch_all_of_them(asset, sites, tmp_path, 
     assert batch.found.tolist() == [True, True, True, False]
     assert batch.timestamps.tolist() == pytest.approx([0.08, 0.12, 0.16, 0.2])
     assert batch.dense.seen.tolist() == [True, True, True, False]
+
+
+def test_keyframe_candidates_without_landmarks_are_read_little_by_little(asset):
+    """Only their poses are wanted: a thousand of them with pictures and outlines would take a gigabyte."""
+    config = load_config("fast")
+    config = dataclasses.replace(config, keyframes=dataclasses.replace(config.keyframes, count=4, iterations=1))
+    face = FaceLandmarks.build(asset, config.landmarks)
+    found = torch.arange(300) % 10 == 0
+    points = torch.stack([torch.as_tensor(detection(n).points) for n in range(300)])
+    everything = FrameBatch(points, torch.zeros(300, 478), torch.arange(300, dtype=torch.float64) / 25, found=found)
+    heavy, light = [], []
+
+    def read(frames, dense=True, places_only=False):
+        if dense:
+            (light if places_only else heavy).append(len(frames))
+        return everything.select(frames)
+
+    shared = fit_shared(face, torch.arange(300), read, FocalPrior(700.0, 0.0, (200.0, 200.0)), config)
+    assert sum(light) == 270 and max(light) <= 64
+    assert heavy == [len(shared.keyframes)]
 
 
 # --- settings -------------------------------------------------------------------------------------------------------

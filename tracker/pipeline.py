@@ -142,10 +142,11 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
                 "40 pixels and not turned away"
             )
 
-        def read(frames: torch.Tensor, dense: bool = True, outlines: bool = True) -> FrameBatch:
+        def read(frames: torch.Tensor, dense: bool = True, places_only: bool = False, outlines: bool = True) -> FrameBatch:
             numbers = frames.cpu().numpy()
-            batch = read_batch(store, numbers, face, embeddings if dense else None, sites, request.config, outlines)
-            if dense and photometric is not None:
+            drawn = outlines and not places_only
+            batch = read_batch(store, numbers, face, embeddings if dense else None, sites, request.config, drawn)
+            if dense and photometric is not None and not places_only:
                 batch = replace(batch, pictures=read_pictures(pictures, embeddings, numbers, face.head))
             return batch
 
@@ -422,7 +423,7 @@ def calibrate(
         return None
     candidates = candidates[:: math.ceil(len(candidates) / _KEYFRAME_CANDIDATES)]
 
-    def read(frames: torch.Tensor, dense: bool = True) -> FrameBatch:
+    def read(frames: torch.Tensor, dense: bool = True, places_only: bool = False) -> FrameBatch:
         return read_batch(store, frames.cpu().numpy(), face, None, None, config)
 
     blind = replace(face, dense=None, skin=None)

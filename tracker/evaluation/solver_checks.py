@@ -75,8 +75,8 @@ def prepare(video: Path, asset: HeadAsset, max_frames: int) -> Prepared:
         camera = focal_prior(facts.width, facts.height)
         frames = np.flatnonzero(store.found)
 
-        def read(numbers: Tensor, dense: bool = True) -> FrameBatch:
-            return read_batch(store, numbers.numpy(), face, embeddings if dense else None, sites, config)
+        def read(numbers: Tensor, dense: bool = True, places_only: bool = False) -> FrameBatch:
+            return read_batch(store, numbers.numpy(), face, embeddings if dense else None, sites, config, not places_only)
 
         with one_torch_thread():
             shared = fit_shared(face, torch.as_tensor(frames), read, camera, config)

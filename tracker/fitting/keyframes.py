@@ -31,12 +31,15 @@ from tracker.photometric.light import Appearance, estimate_appearance
 
 # Landmarks are re-weighted by visibility once the poses are known better than the closed form gives them.
 _ROUNDS = 2
+# Candidates without landmarks are read in groups of so many: their maps are large, and only poses are wanted.
+_READ_AT_ONCE = 64
 
 
 class ReadFrames(Protocol):
-    """Gives what is known of some frames, with the dense correspondences or without."""
+    """Gives what is known of some frames, with the dense correspondences or without; with ``places_only``, where the places
+    were seen but neither outlines nor pictures."""
 
-    def __call__(self, frames: Tensor, dense: bool = True) -> FrameBatch: ...
+    def __call__(self, frames: Tensor, dense: bool = True, places_only: bool = False) -> FrameBatch: ...
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,9 @@ def fit_shared(
     turned = face.rigid_poses(candidates, camera.focal_px, principal_point).rotation
     blind = ~candidates.has_landmarks
     if bool(blind.any()):
-        seen = read(offered[blind.cpu()], True)
-        turned[blind] = face.rigid_poses(seen, camera.focal_px, principal_point).rotation
+        groups = offered[blind.cpu()].split(_READ_AT_ONCE)
+        seen = (read(group, True, places_only=True) for group in groups)
+        turned[blind] = torch.cat([face.rigid_poses(batch, camera.focal_px, principal_point).rotation for batch in seen])
     features = [turned / 0.3]  # 0.3 rad of turn counts like one fully raised expression
     if candidates.expression_guess is not None:
         features.append(candidates.expression_guess)
