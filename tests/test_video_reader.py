@@ -14,7 +14,7 @@ from make_clips import DISPLAY_MATRICES, counted, picture, set_display_matrix, w
 from PIL import Image
 
 from tracker.errors import UserError
-from tracker.video import open_video
+from tracker.video import at_times, open_video
 from tracker.video.image_folder import natural_key
 from tracker.video.reader import READ_AHEAD
 
@@ -184,6 +184,43 @@ def test_damage_in_the_middle_is_passed_over(tmp_path):
     frames, _ = read_all(path)
     assert len(frames) > 20
     assert all(b.timestamp > a.timestamp for a, b in zip(frames, frames[1:], strict=False))
+
+
+def damaged_clip(folder, flipped: int = 20):
+    """60 moving frames in H.264, a few bits of which are flipped."""
+    rng = np.random.default_rng(0)
+    texture = rng.integers(0, 255, (240, 320, 3), np.uint8) // 2
+    images = [np.roll(texture, (2 * i, 3 * i), (0, 1)) + rng.integers(0, 40, texture.shape, np.uint8) for i in range(60)]
+    path = write_clip(folder / "a.mp4", images, codec="libx264", options={"movflags": "faststart"})
+    data = bytearray(path.read_bytes())
+    for at in rng.integers(len(data) // 10, len(data), flipped):
+        data[at] ^= 1 << int(rng.integers(8))
+    path.write_bytes(bytes(data))
+    return path
+
+
+def test_every_pass_over_a_damaged_file_gives_the_same_frames_and_a_note(tmp_path):
+    path = damaged_clip(tmp_path)
+    passes = [read_all(path) for _ in range(6)]
+    times = [[f.timestamp for f in frames] for frames, _ in passes]
+    assert 30 < len(times[0]) < 60 and all(t == times[0] for t in times)
+    pictures = [np.stack([f.image for f in frames]) for frames, _ in passes[:2]]
+    assert np.array_equal(pictures[0], pictures[1])
+    lost = 60 - len(times[0])
+    assert {video.problem for _, video in passes} == {f"the file is damaged: {lost} of its frames do not decode"}
+    frames, stopped = read_all(path, max_frames=len(times[0]) - 5)
+    assert [f.timestamp for f in frames] == times[0][:-5] and "damaged" in stopped.problem
+
+
+def test_frames_are_found_again_by_their_times(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", [picture(i) for i in range(10)])
+    times = np.array([f.timestamp for f in read_all(path)[0]])
+    for wanted in (np.arange(10), np.array([1, 2, 5, 9]), np.array([0])):
+        with open_video(path) as video:
+            assert [f.index for f in at_times(video, times[wanted])] == wanted.tolist()
+    for missing in ([0.0, 0.02], [0.0, 99.0]):
+        with open_video(path) as video, pytest.raises(UserError, match="changed during the run"):
+            list(at_times(video, np.array(missing)))
 
 
 def test_folder_in_natural_order(tmp_path):

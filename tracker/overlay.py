@@ -16,7 +16,7 @@ from tracker.export.vertices import track_vertices
 from tracker.rendering.canvas import MeshCanvas
 from tracker.rendering.clip_space import perspective, vertex_normals, world_to_clip
 from tracker.track import HeadTrack
-from tracker.video.reader import open_video
+from tracker.video.reader import at_times, open_video
 from tracker.video.writer import VideoWriter
 
 _SKIN = (158, 184, 224)  # a cool tone that no real face has, so that mesh and skin cannot be confused
@@ -54,11 +54,11 @@ def write_overlay(
     painter = MeshPainter(asset, track, size, settings.opacity)
     panels = 2 if texture is None else 3
     with (
-        open_video(video, max_frames=track.n_frames) as frames,
+        open_video(video) as frames,
         VideoWriter(path, panels * size[0], size[1], audio_from=video, frame_rate=track.frame_rate, audio_start=frames.start_time) as writer,
     ):
-        shown = tqdm(frames, total=track.n_frames, desc="overlay", unit="frame", disable=quiet)
-        for frame, vertices, valid in zip(shown, track_vertices(track, asset), track.valid, strict=False):
+        shown = tqdm(at_times(frames, track.timestamps), total=track.n_frames, desc="overlay", unit="frame", disable=quiet)
+        for frame, vertices, valid in zip(shown, track_vertices(track, asset), track.valid, strict=True):
             image = frame.image if scale == 1 else cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
             row = np.concatenate([image] * panels, axis=1)
             if valid:

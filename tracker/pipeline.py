@@ -42,7 +42,7 @@ from tracker.photometric.picture_store import PictureStore
 from tracker.photometric.reading import read_pictures
 from tracker.report import RunReport, StageClock, peak_memory_mb
 from tracker.track import HeadTrack
-from tracker.video.reader import open_video
+from tracker.video.reader import at_times, open_video
 from tracker.workspace import result_folder
 
 # Keyframes are chosen among at most this many frames, evenly spread over the video.
@@ -444,8 +444,9 @@ def unwrap_texture(
     usable = [t for t in np.flatnonzero(track.valid) if t in embeddings]
     picked = set(usable[:: max(math.ceil(len(usable) / _TEXTURE_FRAMES), 1)])
     builder = TextureBuilder(asset, track.camera, request.config.photometric.texture_size, shared.appearance)
-    with open_video(request.video, max_frames=track.n_frames) as video:
-        for number, (frame, vertices) in enumerate(zip(video, track_vertices(track, asset), strict=False)):
+    with open_video(request.video) as video:
+        frames = at_times(video, track.timestamps)
+        for number, (frame, vertices) in enumerate(zip(frames, track_vertices(track, asset), strict=True)):
             if number in picked:
                 builder.add(frame.image, vertices, embeddings.read(number))
     return builder.finish()

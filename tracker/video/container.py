@@ -35,7 +35,7 @@ class ContainerFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.problem: str | None = None
+        self._ending: str | None = None
         try:
             # Playlists could make the library fetch from elsewhere; only the file itself is to be read.
             self._container = av.open(str(path.resolve()), options={"protocol_whitelist": "file"})
@@ -58,7 +58,10 @@ class ContainerFile:
         stream = self._stream = streams[0]
         if stream.codec_context is None:
             raise UserError(f"{self._path}: no decoder for this video's codec; convert it to H.264 first")
-        stream.thread_type = "AUTO"
+        # Frames decoded side by side share what they know of damage as the threads happen to run: other frames are lost in
+        # each pass. Slices of one frame do not, but H.264 then has to be asked to conceal damage, and with it to report it.
+        stream.thread_type = "SLICE"
+        stream.codec_context.options = {"enable_er": "1"}
         self.has_audio = bool(container.streams.audio)
         rate = stream.average_rate or stream.guessed_rate
         self.frame_rate = float(rate) if rate else FALLBACK_FPS
@@ -129,9 +132,16 @@ class ContainerFile:
             last = time
             yield time, to_rgb(frame, *self._stored_size, self._turn)
             frame = next(self._decoded, None)
-        self.problem = self._damage(last)
+        self._ending = self._early_end(last)
 
-    def _damage(self, last: float) -> str | None:
+    @property
+    def problem(self) -> str | None:
+        """What stopped decoding early, or what was passed over so far."""
+        if self._ending is None and self._failures:
+            return f"the file is damaged: {self._failures} of its frames do not decode"
+        return self._ending
+
+    def _early_end(self, last: float) -> str | None:
         """Whether the end of the stream came before the end that the file states."""
         expected = self._stream.frames
         if expected and self._packets < expected:
@@ -139,8 +149,6 @@ class ContainerFile:
         seconds = self._seconds()
         if not expected and seconds and last + 1.0 / self.frame_rate < seconds - max(0.5, 0.02 * seconds):
             return f"the file ends at {last:.1f} s of its {seconds:.1f} s"
-        if self._failures:
-            return f"{self._failures} damaged places in the file"
         return None
 
     def close(self) -> None:

@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+from jaxtyping import Float
+
 from tracker.errors import UserError
 from tracker.video.container import ContainerFile
 from tracker.video.frame import Frame, FrameSource
@@ -19,6 +22,9 @@ from tracker.video.image_folder import DEFAULT_FOLDER_RATE, ImageFolder
 
 READ_AHEAD = 4
 """Decoded frames that may wait for the consumer."""
+
+_SAME_TIME = 1e-4
+"""Seconds by which the time of one frame may differ between two passes."""
 
 _POLL = 0.1
 """Seconds after which a waiting decoder looks whether the reader was closed."""
@@ -126,6 +132,20 @@ class VideoReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def at_times(video: VideoReader, timestamps: Float[np.ndarray, "frames"]) -> Iterator[Frame]:
+    """The frames of an earlier pass, found again by their times; frames that it did not deliver are left out.
+
+    Raises:
+        UserError: this pass lacks one of them.
+    """
+    frames = iter(video)
+    for time in timestamps:
+        frame = next((f for f in frames if f.timestamp > time - _SAME_TIME), None)
+        if frame is None or frame.timestamp > time + _SAME_TIME:
+            raise UserError(f"{video.path}: no frame at {time:.3f} s any more; was the video changed during the run?")
+        yield frame
 
 
 def open_video(
