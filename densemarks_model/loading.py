@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,14 @@ def network_cube(path_or_name: Path | str = "lite") -> int:
     if path.suffix == ".pt":
         return read_training_checkpoint(path)[2]
     return cube_of(path, read_header(path)[1].get("cube"))
+
+
+def is_shipped(path_or_name: Path | str) -> bool:
+    """Whether this names the network that comes with the package: ``"lite"``, or a file with the same bytes."""
+    if str(path_or_name) == "lite":
+        return True
+    path = Path(path_or_name)
+    return path.is_file() and SHIPPED.is_file() and filecmp.cmp(path, SHIPPED, shallow=False)
 
 
 def _device(device: torch.device | str) -> torch.device:

@@ -14,7 +14,6 @@ from scipy.spatial.transform import Rotation
 from densemarks_model.crops import HeadCrop
 from flame_assets.asset import AssetError
 from flame_assets.load import load_head
-from tests.heads import tiny_head
 from tests.views import perfect_record
 from tracker.dense import calibration
 from tracker.dense.embedding_store import EmbeddingRecord, EmbeddingStore
@@ -234,22 +233,3 @@ def test_calibration_finds_another_networks_cube(asset):
     assert np.median(error[seen_often]) < 0.005 and error[seen_often].max() < 0.02
     assert error[~seen_often].max() < 0.01
     assert calibration.robust_means(asset.v_template[::4], locations, np.zeros_like(weight, dtype=float)) is None
-
-
-def test_calibrations_are_kept_for_their_head_and_network(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(calibration, "cache_folder", lambda: tmp_path / "heads")
-    head, other = tiny_head(0), tiny_head(1)
-    canonical = np.random.default_rng(0).random((head.n_vertices, 3)).astype(np.float32)
-    assert calibration.load_calibration(head, "official") is None
-    calibration.save_calibration(head, "official", canonical)
-    assert np.array_equal(calibration.load_calibration(head, "official"), canonical)
-    assert calibration.load_calibration(other, "official") is None
-    assert calibration.load_calibration(head, "lite") is None
-    weights = tmp_path / "mine.safetensors"
-    weights.write_bytes(b"first training")
-    calibration.save_calibration(head, str(weights), canonical)
-    weights.write_bytes(b"second training")  # the same file name, another network
-    assert calibration.load_calibration(head, str(weights)) is None
-    calibration.calibration_file(head, "official").write_bytes(b"damaged")
-    assert calibration.load_calibration(head, "official") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import struct
 from pathlib import Path
 
@@ -12,7 +13,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from flame_assets.load import load_head
+from densemarks_model.loading import SHIPPED
+from flame_assets.asset import save_npz
+from flame_assets.load import DEFAULT_HEAD, load_head
+from tests.heads import tiny_head
 from tracker import pipeline
 from tracker.cli import main
 from tracker.demo import EXCERPT
@@ -164,26 +168,48 @@ def test_an_empty_room_is_not_tracked(tmp_path, monkeypatch):
     assert (track.confidence[10:] == 0).all()
 
 
-def test_a_head_from_elsewhere_is_calibrated_once(tmp_path, monkeypatch):
+def test_a_head_from_elsewhere_is_calibrated_in_each_run(tmp_path, monkeypatch):
     """The default head with its cube turned and shrunk stands for a head that the network was not made for."""
-    from tracker.dense import calibration
-
     original = load_head(None)
     strange = dataclasses.replace(original, name="elsewhere", canonical=0.6 * original.canonical[:, [1, 0, 2]] + 0.2)
-    monkeypatch.setattr(pipeline, "load_head", lambda *a, **k: strange)
-    monkeypatch.setattr(calibration, "cache_folder", lambda: tmp_path / "cache" / "heads")
-    arguments = ("--no-overlay", "--head", "elsewhere.npz")
-    folder = run(tmp_path / "first", *arguments)
-    kept = list((tmp_path / "cache" / "calibration").glob("*.npz"))
-    assert len(kept) == 1
-    with np.load(kept[0], allow_pickle=False) as file:
-        measured = file["canonical"]
+    save_npz(strange, tmp_path / "elsewhere.npz")
+    measured, measure = [], pipeline.measure
+    monkeypatch.setattr(pipeline, "measure", lambda *a: measured.append(measure(*a)) or measured[-1])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    doubts, doubted = [], pipeline.HeadEmbedder._contradicts
+    monkeypatch.setattr(
+        pipeline.HeadEmbedder, "_contradicts", lambda self, *a: doubts.append(self._doubt) or doubted(self, *a)
+    )
+    arguments = ("--no-overlay", "--head", str(tmp_path / "elsewhere.npz"), "--max-frames", "12")
+    first, again = (load_track(run(tmp_path / n, *arguments) / "flame_params.npz") for n in ("first", "again"))
     face = original.regions["face"]
-    assert np.median(np.linalg.norm(measured - original.canonical, axis=1)[face]) < 0.04
-    assert load_track(folder / "flame_params.npz").valid.all()
-    stamp = kept[0].stat().st_mtime_ns
-    run(tmp_path / "again", *arguments)
-    assert kept[0].stat().st_mtime_ns == stamp
+    assert len(measured) == 2 and np.array_equal(*measured)
+    assert np.median(np.linalg.norm(measured[0] - original.canonical, axis=1)[face]) < 0.04
+    assert first.valid.all()
+    # the second run knows no more than the first: the same detections are believed, and the numbers are the same
+    for name in ("rotation", "translation", "expr", "shape", "confidence"):
+        assert np.array_equal(getattr(first, name), getattr(again, name)), name
+    once = doubts[: len(doubts) // 2]
+    assert once == doubts[len(once) :]
+    assert once[:12] == [np.inf] * 12 and set(once[12:]) == {0.06}  # calibrated, then looked at anew with an open eye
+    assert not list((tmp_path / "cache").rglob("calibration"))
+
+
+def test_the_shipped_pair_needs_no_calibration_under_other_names(tmp_path):
+    shutil.copy(SHIPPED, tmp_path / "mine.safetensors")
+    shutil.copy(DEFAULT_HEAD, tmp_path / "mine.npz")
+    asset = load_head(tmp_path / "mine.npz")
+    other = dataclasses.replace(asset, canonical=asset.canonical[:, ::-1].copy())
+    for network in ("lite", str(tmp_path / "mine.safetensors")):
+        assert pipeline.speaks_of(network, None, asset)
+        assert pipeline.speaks_of(network, tmp_path / "mine.npz", asset)
+        assert not pipeline.speaks_of(network, tmp_path / "mine.npz", other)
+        assert not pipeline.speaks_of(network, tmp_path / "mine.npz", tiny_head())
+    content = bytearray(SHIPPED.read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "mine.safetensors").write_bytes(content)  # the same name, another training
+    assert not pipeline.speaks_of(str(tmp_path / "mine.safetensors"), None, asset)
+    assert not pipeline.speaks_of("official", None, asset)
 
 
 def test_unknown_networks_are_refused(capsys, tmp_path):

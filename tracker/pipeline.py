@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +22,12 @@ import torch
 from tqdm import tqdm
 
 from densemarks_model.errors import ModelError
-from densemarks_model.loading import network_cube
+from densemarks_model.loading import is_shipped, network_cube
 from flame_assets.asset import AssetError, HeadAsset
 from flame_assets.load import load_head
 from tracker.camera import FocalPrior, focal_prior
 from tracker.config import TrackerConfig
-from tracker.dense.calibration import load_calibration, measure, save_calibration
+from tracker.dense.calibration import measure
 from tracker.dense.embedder import HeadEmbedder
 from tracker.dense.embedding_store import EmbeddingStore
 from tracker.dense.reading import read_dense
@@ -48,8 +49,12 @@ from tracker.workspace import result_folder
 # Keyframes are chosen among at most this many frames, evenly spread over the video.
 _KEYFRAME_CANDIDATES = 1000
 
-# Canonical coordinates of a foreign head are averaged over at most this many frames.
-_CALIBRATION_FRAMES = 24
+# Canonical coordinates of a foreign head are averaged over at most this many frames, chosen among this many.
+_CALIBRATION_FRAMES, _CALIBRATION_CANDIDATES = 24, 120
+
+_NOT_CALIBRATED = (
+    "too little of the head was seen to calibrate this head and network to each other; the dense term is unreliable here"
+)
 
 # A texture is averaged over at most this many frames.
 _TEXTURE_FRAMES = 60
@@ -111,17 +116,13 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
         asset = load_head(request.head)
         if request.config.dense.enabled:
             asset = asset.with_cube(network_cube(request.network))
-        foreign = request.config.dense.enabled and (request.head is not None or request.network != "lite")
-        known = load_calibration(asset, request.network) if foreign else None
-        asset = asset if known is None else replace(asset, canonical=known)
-        sites = spread_sites(asset, request.config.dense.sites) if request.config.dense.enabled else None
+        foreign = request.config.dense.enabled and not speaks_of(request.network, request.head, asset)
         photometric = request.config.photometric if request.config.photometric.enabled else None
-        if photometric is not None and sites is None:
+        if photometric is not None and not request.config.dense.enabled:
             raise UserError("config: photometric.enabled needs dense.enabled, which finds the head in the pictures")
-        skin = None if photometric is None else spread_points(asset, skin_triangles(asset), photometric.points)
-        face = FaceLandmarks.build(asset, request.config.landmarks, device, sites, skin)
+        sites, face = at_places(asset, device, request.config)
         # a cube that is not known to be the head's contradicts every landmark
-        doubt = math.inf if foreign and known is None else request.config.dense.landmark_doubt
+        doubt = math.inf if foreign else request.config.dense.landmark_doubt
         embedder = None if sites is None else HeadEmbedder(request.network, device, asset, sites, doubt)
     except (AssetError, ModelError) as error:
         raise UserError(str(error)) from error
@@ -132,6 +133,15 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
         EmbeddingStore(scratch) as embeddings,
         PictureStore(scratch, request.config.photometric.picture_size) as pictures,
     ):
+        uncalibrated = False
+        if foreign and embedder is not None and sites is not None:
+            measured = calibrate(request, scratch, asset, face, sites, embedder, clock)
+            uncalibrated = measured is None
+            if measured is not None:
+                asset = replace(asset, canonical=measured)
+                sites, face = at_places(asset, device, request.config)
+                doubt = request.config.dense.landmark_doubt
+            embedder = embedder.for_head(asset, sites, doubt)
         facts = observe(request, store, embeddings, pictures, embedder, clock)
         camera_prior = focal_prior(facts.width, facts.height, request.focal_px, request.fov_deg, request.intrinsics)
         found = store.found
@@ -151,15 +161,6 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
             return batch
 
         offered = tracked[:: math.ceil(len(tracked) / _KEYFRAME_CANDIDATES)]
-        if foreign and known is None:
-            with clock.stage("calibration"):
-                measured = calibrate(store, embeddings, asset, face, sites, camera_prior, request)
-            if measured is not None:
-                save_calibration(asset, request.network, measured)
-                asset = replace(asset, canonical=measured)
-                sites = spread_sites(asset, request.config.dense.sites)
-                face = FaceLandmarks.build(asset, request.config.landmarks, device, sites, skin)
-
         with clock.stage("keyframes"):
             shared = fit_shared(face, torch.as_tensor(offered), read, camera_prior, request.config)
         with clock.stage("frames"):
@@ -188,10 +189,32 @@ def _track(request: Request, device: str, clock: StageClock) -> RunReport:
             seconds=clock.seconds,
             total_seconds=clock.total,
             peak_memory_mb=peak_memory_mb(),
-            notes=(*facts.notes, *_notes(track, store.found)),
+            notes=(*facts.notes, *((_NOT_CALIBRATED,) if uncalibrated else ()), *_notes(track, store.found)),
         )
         (staging / "summary.json").write_text(json.dumps(report.json(), indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def speaks_of(network: str, head: Path | None, asset: HeadAsset) -> bool:
+    """Whether the network's cube is this head's own, as it is of the shipped pair, whatever their files are called.
+
+    Args:
+        network, head: what the user named.
+        asset: the head, in the network's version of the cube.
+    """
+    if not is_shipped(network):
+        return False
+    if head is None:
+        return True
+    default = load_head(None).with_cube(asset.cube)
+    return asset.sha256() == default.sha256() and np.array_equal(asset.canonical, default.canonical)
+
+
+def at_places(asset: HeadAsset, device: str, config: TrackerConfig) -> tuple[DenseSites | None, FaceLandmarks]:
+    """The head at its dense places (None without a dense term), landmarks and, for the photometric term, points of the skin."""
+    sites = spread_sites(asset, config.dense.sites) if config.dense.enabled else None
+    skin = spread_points(asset, skin_triangles(asset), config.photometric.points) if config.photometric.enabled else None
+    return sites, FaceLandmarks.build(asset, config.landmarks, device, sites, skin)
 
 
 @contextmanager
@@ -221,12 +244,13 @@ def observe(
     request: Request,
     store: LandmarkStore,
     embeddings: EmbeddingStore,
-    pictures: PictureStore,
+    pictures: PictureStore | None,
     embedder: HeadEmbedder | None,
     clock: StageClock,
+    at_most: int | None = None,
 ) -> VideoFacts:
     """First pass: landmarks of every frame into ``store``, what the network says into ``embeddings``, and what it saw into
-    ``pictures``."""
+    ``pictures``. With ``at_most``, about so many frames are looked at, evenly spread."""
     stride = request.config.dense.stride
     with open_video(request.video, max_frames=request.max_frames) as video:
         # known at once: a focal length that cannot be must not cost the user the whole first pass
@@ -235,7 +259,11 @@ def observe(
         with clock.stage("landmarks"):
             detector = FaceLandmarker(request.landmarker)
         with detector:
-            frames = iter(tqdm(video, total=video.frame_count, desc="look", unit="frame", disable=request.quiet))
+            every = math.ceil((video.frame_count or 0) / at_most) if at_most else 1
+            chosen = islice(video, 0, None, max(every, 1))
+            total = None if video.frame_count is None else math.ceil(video.frame_count / max(every, 1))
+            label = "calibrate" if at_most else "look"
+            frames = iter(tqdm(chosen, total=total, desc=label, unit="frame", disable=request.quiet))
             while True:
                 with clock.stage("landmarks"):
                     frame = next(frames, None)
@@ -255,7 +283,7 @@ def observe(
                     store.append(frame.timestamp, detection)
                     if record is not None:
                         embeddings.put(len(store) - 1, record)
-                        if request.config.photometric.enabled:
+                        if request.config.photometric.enabled and pictures is not None:
                             pictures.put(len(store) - 1, record.crop, frame.image)
                         since = 0 if detection is not None else stride
         notes = (f"{video.problem}; the {len(store)} frames that decode were tracked",) if video.problem else ()
@@ -408,30 +436,41 @@ def write_outputs(
 
 
 def calibrate(
-    store: LandmarkStore,
-    embeddings: EmbeddingStore,
+    request: Request,
+    scratch: Path,
     asset: HeadAsset,
     face: FaceLandmarks,
-    sites: DenseSites | None,
-    camera: FocalPrior,
-    request: Request,
+    sites: DenseSites,
+    embedder: HeadEmbedder,
+    clock: StageClock,
 ) -> np.ndarray | None:
-    """Canonical coordinates of a head that the network was not made for; None when too little of it was seen."""
-    config = replace(request.config, keyframes=replace(request.config.keyframes, count=_CALIBRATION_FRAMES))
-    candidates = np.array([f for f in np.flatnonzero(store.found) if f in embeddings], int)
-    if len(candidates) == 0 or sites is None:
-        return None
-    candidates = candidates[:: math.ceil(len(candidates) / _KEYFRAME_CANDIDATES)]
+    """Canonical coordinates of a head that the network was not made for, measured on frames of the clip that are looked at
+    for this alone; None when too little of the head was seen."""
+    config = replace(
+        request.config,
+        keyframes=replace(request.config.keyframes, count=_CALIBRATION_FRAMES),
+        dense=replace(request.config.dense, stride=1),
+        photometric=replace(request.config.photometric, enabled=False),
+    )
+    folder = scratch / "calibration"
+    folder.mkdir()
+    with LandmarkStore(folder) as store, EmbeddingStore(folder) as embeddings:
+        facts = observe(replace(request, config=config), store, embeddings, None, embedder, clock, _CALIBRATION_CANDIDATES)
+        camera = focal_prior(facts.width, facts.height, request.focal_px, request.fov_deg, request.intrinsics)
+        candidates = np.array([f for f in np.flatnonzero(store.found) if f in embeddings], int)
+        if len(candidates) == 0:
+            return None
 
-    def read(frames: torch.Tensor, dense: bool = True, places_only: bool = False) -> FrameBatch:
-        return read_batch(store, frames.cpu().numpy(), face, None, None, config)
+        def read(frames: torch.Tensor, dense: bool = True, places_only: bool = False) -> FrameBatch:
+            return read_batch(store, frames.cpu().numpy(), face, None, None, config)
 
-    blind = replace(face, dense=None, skin=None)
-    fit = fit_shared(blind, torch.as_tensor(candidates), read, camera, config)
-    batch = read_batch(store, fit.keyframes.cpu().numpy(), face, embeddings, sites, config)
-    if batch.dense is None:
-        return None
-    return measure(asset, face.head, batch.dense, fit.solution.values, camera.principal_point)
+        with clock.stage("calibration"):
+            blind = replace(face, dense=None, skin=None)
+            fit = fit_shared(blind, torch.as_tensor(candidates), read, camera, config)
+            batch = read_batch(store, fit.keyframes.cpu().numpy(), face, embeddings, sites, config)
+            if batch.dense is None:
+                return None
+            return measure(asset, face.head, batch.dense, fit.solution.values, camera.principal_point)
 
 
 def unwrap_texture(

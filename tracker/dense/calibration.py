@@ -3,15 +3,12 @@
 The shipped network speaks of the default head's own coordinates. Another head (FLAME), or another network (the DenseMarks
 authors', a user's training) has a cube of its own. What the network says about each vertex is then measured: the clip is
 fitted with landmarks alone, and each vertex takes the robust mean of the locations predicted where it is seen. The result
-belongs to that head and that network and is kept in the user's cache folder.
+serves that run alone: kept for later ones, it would make them depend on what was tracked before.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,10 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flame_assets.asset import HeadAsset
-from flame_assets.load import cache_folder
 from flame_assets.similarity import similarity
 from tracker.camera import project
-from tracker.export.atomic import atomic_file
 from tracker.fitting.dense import DenseBatch, sample_map
 from tracker.fitting.kinematics import HeadPoints
 from tracker.fitting.visibility import visible_places
@@ -33,35 +28,6 @@ _MIN_TRUST = 0.5
 _TYPICAL = 0.03
 _ROUNDS = 5
 _PRIOR_FRAMES = 4.0  # the similarity counts like this many good observations of each vertex
-
-
-def calibration_file(asset: HeadAsset, network: str) -> Path:
-    """Where the calibration of this head and this network is kept."""
-    path = Path(network)
-    key = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else network
-    name = hashlib.sha256(f"{asset.sha256()} {key}".encode()).hexdigest()[:24]
-    return cache_folder().parent / "calibration" / f"{name}.npz"
-
-
-def load_calibration(asset: HeadAsset, network: str) -> Float[np.ndarray, "verts 3"] | None:
-    """Canonical coordinates measured before, None where there are none (or the file is damaged)."""
-    try:
-        with np.load(calibration_file(asset, network), allow_pickle=False) as file:
-            canonical = file["canonical"]
-    except (OSError, ValueError, KeyError, EOFError):
-        return None
-    return canonical if canonical.shape == (asset.n_vertices, 3) and np.isfinite(canonical).all() else None
-
-
-def save_calibration(asset: HeadAsset, network: str, canonical: Float[np.ndarray, "verts 3"]) -> None:
-    """Keep canonical coordinates for later runs; a cache that cannot be written is no error."""
-    path = calibration_file(asset, network)
-    try:
-        os.makedirs(path.parent, exist_ok=True)
-        with atomic_file(path) as unfinished:
-            np.savez(unfinished, canonical=canonical.astype(np.float32))
-    except OSError:
-        pass
 
 
 @torch.no_grad()

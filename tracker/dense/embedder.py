@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -47,10 +48,20 @@ class HeadEmbedder:
     def __init__(
         self, network: str | Path, device: str, asset: HeadAsset, sites: DenseSites, doubt: float = math.inf
     ) -> None:
-        self._doubt = doubt
+        self._name = str(network)
         self._network = fast_network(network, "cuda" if device.startswith("cuda") else "cpu")
+        self._speak_of(asset, sites, doubt)
+
+    def for_head(self, asset: HeadAsset, sites: DenseSites, doubt: float = math.inf) -> HeadEmbedder:
+        """The same network for another head, or for the same one in other coordinates; nothing is known of where to look."""
+        other = copy.copy(self)
+        other._speak_of(asset, sites, doubt)
+        return other
+
+    def _speak_of(self, asset: HeadAsset, sites: DenseSites, doubt: float) -> None:
+        self._doubt = doubt
         if self._network.cube != asset.cube:
-            raise ModelError(f"{network}: speaks version {self._network.cube} of the canonical cube, the head is in {asset.cube}; use asset.with_cube")
+            raise ModelError(f"{self._name}: speaks version {self._network.cube} of the canonical cube, the head is in {asset.cube}; use asset.with_cube")
         self._sites = sites
         assert asset.canonical is not None
         embedding = asset.landmarks["mediapipe"]
