@@ -22,6 +22,9 @@ FALLBACK_FPS = 25.0
 NOT_VIDEO = frozenset({"tty", "ffmetadata", "concat", "hls", "dash", "sdp", "srt", "webvtt", "ass", "subviewer"})
 """FFmpeg formats that are no recordings: text drawn as pictures, subtitles, lists that point to other files."""
 
+_CONCEALS_NOTHING = frozenset({"hevc", "vp9", "libvpx-vp9", "av1", "libdav1d", "libaom-av1"})
+"""Decoders that deliver damaged frames as they are or not at all, and so may use threads."""
+
 MINIMUM_STEP = 1e-3
 """Seconds by which a repeated or backward timestamp is pushed past its predecessor, so that time increases strictly."""
 
@@ -58,10 +61,12 @@ class ContainerFile:
         stream = self._stream = streams[0]
         if stream.codec_context is None:
             raise UserError(f"{self._path}: no decoder for this video's codec; convert it to H.264 first")
-        # Frames decoded side by side share what they know of damage as the threads happen to run: other frames are lost in
-        # each pass. Slices of one frame do not, but H.264 then has to be asked to conceal damage, and with it to report it.
+        # Frames decoded side by side share what they know of damage as the threads happen to run, and other frames are lost
+        # in each pass. Slices side by side lose the same frames but conceal damage in other ways, so that the decoders
+        # that do conceal it get one thread.
         stream.thread_type = "SLICE"
-        stream.codec_context.options = {"enable_er": "1"}
+        if stream.codec_context.name not in _CONCEALS_NOTHING:
+            stream.codec_context.thread_count = 1
         self.has_audio = bool(container.streams.audio)
         rate = stream.average_rate or stream.guessed_rate
         self.frame_rate = float(rate) if rate else FALLBACK_FPS
