@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import threading
 import time
 import tracemalloc
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from make_clips import DISPLAY_MATRICES, counted, picture, set_display_matrix, write_clip
@@ -16,6 +18,7 @@ from PIL import Image
 from tracker.errors import UserError
 from tracker.video import at_times, open_video
 from tracker.video.image_folder import natural_key
+from tracker.video.pixels import orientation
 from tracker.video.reader import READ_AHEAD
 
 
@@ -109,7 +112,6 @@ def test_alpha_is_laid_over_black(tmp_path):
 def test_unnamed_matrix_of_hd_video_is_bt709(tmp_path):
     # BT.709's green, read as BT.601, would come out a good deal yellower
     green = np.tile(np.array((30, 200, 30), np.uint8), (720, 64, 1))
-    import av
     from av.video.reformatter import Colorspace
 
     path = tmp_path / "a.mp4"
@@ -201,11 +203,11 @@ def damaged_clip(folder, flipped: int = 20):
 
 def test_every_pass_over_a_damaged_file_gives_the_same_frames_and_a_note(tmp_path):
     path = damaged_clip(tmp_path)
-    passes = [read_all(path) for _ in range(6)]
+    passes = [read_all(path) for _ in range(8)]
     times = [[f.timestamp for f in frames] for frames, _ in passes]
     assert 30 < len(times[0]) < 60 and all(t == times[0] for t in times)
-    pictures = [np.stack([f.image for f in frames]) for frames, _ in passes[:2]]
-    assert np.array_equal(pictures[0], pictures[1])
+    pictures = [np.stack([f.image for f in frames]) for frames, _ in passes]
+    assert all(np.array_equal(p, pictures[0]) for p in pictures)
     lost = 60 - len(times[0])
     assert {video.problem for _, video in passes} == {f"the file is damaged: {lost} of its frames do not decode"}
     frames, stopped = read_all(path, max_frames=len(times[0]) - 5)
@@ -244,6 +246,55 @@ def test_exif_orientation_and_16_bit_grey_in_a_folder(tmp_path):
     deep.mkdir()
     Image.fromarray(np.full((8, 8), 0x8000, np.uint16)).save(deep / "a.png")
     assert np.all(read_all(deep)[0][0].image == 128)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 5])
+def test_a_photo_from_a_phone_is_one_upright_frame(tmp_path, suffix, orientation):
+    path = tmp_path / f"photo.{suffix}"
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "A phone"
+    upright = Image.fromarray(picture(3, 96, 64))
+    stored = {1: None, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 5: Image.Transpose.TRANSPOSE}[orientation]
+    (upright if stored is None else upright.transpose(stored)).save(path, exif=exif, **({"quality": 95} if suffix != "tiff" else {}))
+    frames, video = read_all(path)
+    assert (len(frames), video.frame_count, video.width, video.height, video.problem) == (1, 1, 96, 64, None)
+    assert np.abs(frames[0].image[8:24, 8:40].astype(int) - (200, 30, 30)).max() < 12
+    assert np.abs(frames[0].image[40:56, 8:40].astype(int) - (30, 30, 200)).max() < 12
+
+
+def test_moving_pictures_stay_videos(tmp_path):
+    pictures = [Image.fromarray(picture(i)) for i in range(3)]
+    for name in ("a.gif", "a.png"):
+        pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:], duration=100)
+        assert len(read_all(tmp_path / name)[0]) == 3
+
+
+def test_notes_that_pyav_has_no_name_for_do_no_harm(tmp_path):
+    """As in MJPEG films whose frames carry EXIF."""
+
+    class Named:
+        def __init__(self, rotation):
+            self.rotation = rotation
+
+        @property
+        def side_data(self):
+            raise ValueError("31 is not a valid Type")
+
+    for turn in ("90 clockwise", "180", "90 counter-clockwise"):
+        path = write_clip(tmp_path / "turned.mp4", [picture(0)])
+        set_display_matrix(path, DISPLAY_MATRICES[turn])
+        with av.open(str(path)) as film:
+            frame = next(film.decode(video=0))
+            assert orientation(Named(frame.rotation)) == orientation(frame), turn
+    exif = Image.Exif()
+    exif[0x010F] = "A camera"
+    raw = io.BytesIO()
+    Image.fromarray(picture(3)).save(raw, "jpeg", exif=exif, quality=95)
+    film = tmp_path / "a.mjpeg"
+    film.write_bytes(raw.getvalue() * 4)
+    frames, _ = read_all(film)
+    assert len(frames) >= 3 and np.abs(frames[0].image[8, 8].astype(int) - (200, 30, 30)).max() < 12
 
 
 def _no_file(folder):

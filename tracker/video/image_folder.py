@@ -1,4 +1,4 @@
-"""A folder of numbered pictures, read as if it were a video."""
+"""Pictures read as if they were a video: a folder of numbered ones, or a single one."""
 
 from __future__ import annotations
 
@@ -62,6 +62,41 @@ class ImageFolder:
 
     def close(self) -> None:
         """Nothing stays open between pictures."""
+
+
+class StillImage:
+    """A single picture, as a video of one frame.
+
+    Raises:
+        UserError: when it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._image = read_image(path)
+        self.height, self.width = self._image.shape[:2]
+        self.frame_rate, self.frame_count = DEFAULT_FOLDER_RATE, 1
+        self.has_audio = False
+        self.start_time = 0.0
+        self.problem: str | None = None
+
+    def pictures(self) -> Iterator[tuple[float, np.ndarray]]:
+        """The picture, at 0 s."""
+        yield 0.0, self._image
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def is_still(path: Path) -> bool:
+    """Whether a file is a single picture that Pillow knows; moving pictures (GIF, animated PNG and WebP) are for FFmpeg."""
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return False
+    try:
+        with Image.open(path) as opened:
+            # phones write JPEGs with further pictures behind the first, and TIFFs have pages: neither moves
+            return not (opened.format in ("GIF", "PNG", "WEBP") and getattr(opened, "is_animated", False))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
 
 
 def read_image(path: Path) -> np.ndarray:

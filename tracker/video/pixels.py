@@ -23,13 +23,20 @@ HD_HEIGHT = 720
 """From this many rows on, an unnamed YUV matrix means BT.709, below it BT.601: what players assume."""
 
 
+_TURNS = ((False, False, False), (True, True, False), (False, True, True), (True, False, True))
+"""What :func:`orientation` says of a picture to be turned counter-clockwise by 0, 90, 180 and 270 degrees."""
+
+
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     """How the stored picture becomes the upright one: ``(transpose, flip rows, flip columns)``, in that order.
 
     Source: the display matrix of ISO/IEC 14496-12, ``[a b u; c d v; x y w]`` acting on row vectors in pixels
     (x right, y down). Only multiples of 90 degrees and mirrorings are honoured; other angles are taken to the nearest.
     """
-    data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    try:
+        data = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    except ValueError:  # PyAV knows no name for one of the frame's notes, such as EXIF, and then gives none of them
+        return _TURNS[round(frame.rotation / 90) % 4]
     if data is None:
         return False, False, False
     a, b, _, c, d = struct.unpack("=9i", bytes(data)[:36])[:5]

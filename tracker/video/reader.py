@@ -18,7 +18,7 @@ from jaxtyping import Float
 from tracker.errors import UserError
 from tracker.video.container import ContainerFile
 from tracker.video.frame import Frame, FrameSource
-from tracker.video.image_folder import DEFAULT_FOLDER_RATE, ImageFolder
+from tracker.video.image_folder import DEFAULT_FOLDER_RATE, ImageFolder, StillImage, is_still
 
 READ_AHEAD = 4
 """Decoded frames that may wait for the consumer."""
@@ -169,5 +169,9 @@ def open_video(
         raise UserError(f"frame rate of the folder is {folder_rate}; give frames per second above 0")
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; check the path of the video")
-    source: FrameSource = ImageFolder(path, folder_rate) if path.is_dir() else ContainerFile(path)
+    source: FrameSource
+    if path.is_dir():
+        source = ImageFolder(path, folder_rate)
+    else:
+        source = StillImage(path) if is_still(path) else ContainerFile(path)
     return VideoReader(path, source, max_frames, folder_rate)
