@@ -2,7 +2,10 @@
 
 import sys
 
-from tracker.cli import main
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from tracker.cli import main
+
+        sys.exit(main())
+    except KeyboardInterrupt:  # before the program could catch it
+        sys.exit(130)

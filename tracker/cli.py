@@ -12,6 +12,7 @@ from pathlib import Path
 from tracker import __version__
 from tracker.config import PRESETS, load_config
 from tracker.errors import UserError
+from tracker.terminal import lasting_output
 
 _INTERRUPTED = 130
 
@@ -87,7 +88,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code (0: all outputs written, 2: bad input or options, 130: interrupted)."""
-    options = build_parser().parse_args(arguments)
+    with lasting_output():
+        return _guarded(build_parser().parse_args(arguments))
+
+
+def _guarded(options: argparse.Namespace) -> int:
+    """Run; whatever goes wrong becomes one line and an exit code."""
     try:
         return _run(options)
     except KeyboardInterrupt:
@@ -105,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.max_frames is not None and options.max_frames < 1:
         raise UserError(f"--max-frames {options.max_frames}: give a positive number of frames")
+    if options.video is not None and not options.video.exists():
+        raise UserError(f"{options.video}: no such file or folder; check the path of the video")
     config = load_config(options.preset, options.config)
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's log lines are no news to a user
 

@@ -11,12 +11,14 @@ import math
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from tracker.errors import UserError
-from tracker.fitting.solver import SolverConfig
+
+if TYPE_CHECKING:
+    from tracker.fitting.solver import SolverConfig
 
 PRESETS = ("fast", "balanced", "best")
 CONFIG_FOLDER = Path(__file__).resolve().parent.parent / "configs"
@@ -204,6 +206,8 @@ class TrackerConfig:
 
     def solver(self, iterations: int) -> SolverConfig:
         """Trust-region settings for a solve of at most ``iterations``."""
+        from tracker.fitting.solver import SolverConfig  # brings torch, which options and --help do without
+
         return SolverConfig(max_iterations=iterations)
 
 
