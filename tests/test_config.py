@@ -32,6 +32,13 @@ def test_users_file_changes_what_it_names_and_nothing_else(tmp_path):
     assert mine.priors == preset.priors
 
 
+@pytest.mark.parametrize("text", ["1e-1", "1E-1", "+.1e0", "1.e-1", "10e-2", "0.1"])
+def test_numbers_may_have_exponents(tmp_path, text):
+    (tmp_path / "mine.yaml").write_text(f"priors: {{gaze_rad: {text}, jaw_rad: 1.0e300}}\n")
+    priors = load_config("fast", tmp_path / "mine.yaml").priors
+    assert priors.gaze_rad == pytest.approx(0.1, rel=1e-12) and priors.jaw_rad == 1e300
+
+
 def test_an_empty_file_changes_nothing(tmp_path):
     (tmp_path / "empty.yaml").write_text("# nothing\n")
     assert load_config("best", tmp_path / "empty.yaml") == load_config("best")
@@ -49,6 +56,9 @@ def test_an_empty_file_changes_nothing(tmp_path):
         ("priors: {identity: .nan}", "priors.identity"),
         ("priors: {identity: -1}", "priors.identity"),
         ("priors: 3", "priors"),
+        ("priors: {identity: 1e}", "priors.identity"),
+        ("priors: {identity: '1e-1'}", "priors.identity"),
+        ("tracking: {window: 1e1}", "tracking.window"),
         ("landmarks: {error_percent: {lipz: 1}}", "lipz"),
         ("[1, 2]", "expected sections"),
         ("a: [", "not valid YAML"),

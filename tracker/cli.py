@@ -114,6 +114,10 @@ def _run(options: argparse.Namespace) -> int:
     if options.video is not None and not options.video.exists():
         raise UserError(f"{options.video}: no such file or folder; check the path of the video")
     config = load_config(options.preset, options.config)
+    if options.network != "lite" and not config.dense.enabled:
+        raise UserError(
+            f"--network {options.network}: the preset {options.preset} uses no network; choose balanced or best, or leave --network out"
+        )
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's log lines are no news to a user
 
     # imported late, so that --help and option errors need no heavy libraries
