@@ -115,9 +115,10 @@ class HeadAsset:
             array = getattr(self, key)
             if array.shape != shape:
                 raise AssetError(f"head {self.name!r}: {key} should have shape {shape} and has {array.shape}")
-            if not np.isfinite(array).all():
+            if array.dtype.kind != "f" or not np.isfinite(array).all():
                 raise AssetError(f"head {self.name!r}: {key} contains values that are not finite")
-        if self.faces.ndim != 2 or self.faces.shape[1] != 3 or self.faces.min() < 0 or self.faces.max() >= v:
+        shaped = self.faces.ndim == 2 and self.faces.shape[1] == 3 and len(self.faces) > 0 and self.faces.dtype.kind in "iu"
+        if not shaped or self.faces.min() < 0 or self.faces.max() >= v:
             raise AssetError(f"head {self.name!r}: faces must be (F, 3) indices into the {v} vertices")
 
     def with_cube(self, version: int) -> HeadAsset:
@@ -180,8 +181,12 @@ def load_npz(path: Path) -> HeadAsset:
     """Read what :func:`save_npz` wrote. Half-precision arrays are widened to float32.
 
     Raises:
-        AssetError: the file is not such an ``.npz``, or its arrays do not fit together.
+        AssetError: the file is not such an ``.npz``, its arrays do not fit together, or are no head
+            (:mod:`flame_assets.checks`).
     """
+    from flame_assets.checks import check_head, check_sizes
+
+    check_sizes(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
             data = {key: archive[key] for key in archive.files}
@@ -189,9 +194,26 @@ def load_npz(path: Path) -> HeadAsset:
         raise AssetError(f"{path}: not a readable .npz head file ({error})") from error
     except Exception as error:  # zipfile and zlib raise their own types on damaged archives
         raise AssetError(f"{path}: damaged .npz head file ({error})") from error
-    missing = [k for k in ("name", "v_template", "shapedirs", "n_identity", "faces", "weights") if k not in data]
+    missing = [k for k in _NEEDED if k not in data]
     if missing:
         raise AssetError(f"{path}: not a head file of this project; it lacks {', '.join(missing)}")
+    try:
+        asset = _assembled(data)
+    except AssetError as error:
+        raise AssetError(f"{path}: {error}") from error
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
+        raise AssetError(f"{path}: not a head file of this project ({' '.join(str(error).split())})") from error
+    check_head(asset, path)
+    return asset
+
+
+_NEEDED = (
+    "name", "v_template", "shapedirs", "n_identity", "posedirs", "joint_regressor", "weights", "faces", "expression_names",
+    "expression_range",
+)  # fmt: skip
+
+
+def _assembled(data: dict[str, np.ndarray]) -> HeadAsset:
     regions, landmarks = _nested(data)
     widened = {k: a.astype(np.float32) if a.dtype == np.float16 else a for k, a in data.items() if "/" not in k}
     vertex_count = len(widened["v_template"])
