@@ -21,6 +21,7 @@ from densemarks_model.errors import ModelError
 from densemarks_model.lite import LiteNet
 from densemarks_model.loading import load_network
 from densemarks_model.official import IMAGE_SIZE
+from densemarks_model.openvino_import import import_openvino
 
 TOLERANCE = 1e-3
 """Largest difference from torch that an exported file may have, cube lengths or probabilities."""
@@ -52,7 +53,7 @@ def export_onnx(network: nn.Module, path: Path, size: int | None = None) -> floa
     """
     try:
         import onnx
-        import openvino  # noqa: F401
+        import_openvino()
     except ImportError as error:
         raise ModelError(f"exporting needs the {error.name} package: pip install densemarks-tracker[export]") from error
     lite = isinstance(network, LiteNet)
@@ -81,7 +82,7 @@ def export_onnx(network: nn.Module, path: Path, size: int | None = None) -> floa
 
 
 def _difference(path: Path, images: Tensor, expected: tuple[Tensor, ...]) -> float:
-    import openvino as ov
+    ov = import_openvino()
 
     compiled = ov.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     got = compiled([images.numpy()])

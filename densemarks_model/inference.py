@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from densemarks_model.errors import ModelError
+from densemarks_model.openvino_import import import_openvino
 
 CACHE_VERSION = "1"
 """Part of the cached files' names: a new number when conversion changes its results."""
@@ -102,7 +103,7 @@ def fast_network(
     if surface is not None:
         raise ModelError(f"{path_or_name}: a lite network has its own mask; surface is for the authors' network")
     try:
-        import openvino  # noqa: F401
+        import_openvino()
     except ImportError:
         if precision == "int8":
             raise ModelError("precision int8 needs openvino, which is not installed") from None
@@ -140,7 +141,7 @@ class _OpenVinoNetwork:
     """
 
     def __init__(self, path: Path, precision: str, threads: int | None, cache: Path) -> None:
-        import openvino as ov
+        ov = import_openvino()
         from safetensors import safe_open
 
         from densemarks_model.loading import network_cube
@@ -230,7 +231,7 @@ def _converted(core, target: Path, convert: Callable[[], Any], compress: bool = 
             return core.read_model(target)
         except RuntimeError:
             pass  # damaged: made again
-    import openvino as ov
+    ov = import_openvino()
 
     model = convert()
     try:

@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int8
 
+from densemarks_model.openvino_import import import_openvino
+
 Ranges = dict[str, tuple[float, float]]
 """Lowest and highest value that a layer reads, by the layer's name; layers without a range stay as they are."""
 
@@ -113,6 +115,7 @@ def quantise_graph(model, weights: Mapping[str, np.ndarray], ranges: Ranges) -> 
     Raises:
         GraphMismatch: a layer of ``ranges`` is not in the graph exactly once; the model must not be used then.
     """
+    import_openvino()
     from openvino import opset13 as ops
 
     layers = _find_layers(model, weights, ranges)

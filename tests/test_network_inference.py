@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from densemarks_model.export import export_onnx, main
 from densemarks_model.inference import fast_network
 from densemarks_model.lite import LiteConfig, LiteNet
 
+ROOT = Path(__file__).resolve().parent.parent
 TINY = LiteConfig(image_size=56, hidden_size=32, layers=2, heads=2, position_grid=5, taps=(1, 2), widths=(32, 32, 16), stem_width=16)
 
 
@@ -75,6 +79,26 @@ def test_without_a_place_to_cache_it_still_runs(tiny_file, tmp_path):
     (tmp_path / "file").write_text("no folder")
     fast = fast_network(tiny_file, device="cpu", cache=tmp_path / "file")
     assert fast(np.zeros((1, 56, 56, 3), np.uint8)).coordinates.shape == (1, 16, 16, 3)
+
+
+def test_openvino_reports_nothing_and_leaves_nothing_at_home(tmp_path):
+    """Its own import makes ~/intel/ with a client's id, and warnings where the home folder cannot be written."""
+    code = (
+        "from densemarks_model.openvino_import import import_openvino\n"
+        "assert 'CPU' in import_openvino().Core().available_devices\n"
+        "import sys; assert not [m for m in sys.modules if m.startswith('openvino_telemetry.')]"
+    )
+    environment = os.environ | {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_openvino_is_imported_in_one_place_only():
+    direct = re.compile(r"^\s*import openvino\b", re.MULTILINE)
+    folders = ("densemarks_model", "tracker", "flame_assets", "tools")
+    found = [p.name for f in folders for p in (ROOT / f).rglob("*.py") if direct.search(p.read_text(encoding="utf-8"))]
+    assert found == ["openvino_import.py"]
 
 
 def test_without_openvino_torch_takes_over(tiny_file, monkeypatch, capsys):

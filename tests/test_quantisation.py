@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import numpy as np
-import openvino
 import pytest
 import torch
 
@@ -24,6 +23,7 @@ from densemarks_model.openvino_graph import (
     rounded_weights,
     write_ranges,
 )
+from densemarks_model.openvino_import import import_openvino
 from densemarks_model.quantise import main, narrowed, quantise_file, smooth_network, watch
 
 TINY = LiteConfig(image_size=56, hidden_size=32, layers=2, heads=2, position_grid=5, taps=(1, 2), widths=(32, 32, 16), stem_width=16)
@@ -93,7 +93,7 @@ def test_every_layer_with_a_range_is_in_the_compiled_graph_as_int8(tiny, ranges,
     nodes = fast._request.get_compiled_model().get_runtime_model().get_ordered_ops()
     kinds = [(n.get_rt_info()["layerType"].astype(str), n.get_rt_info()["runtimePrecision"].astype(str)) for n in nodes]
     multiplied = [precision for kind, precision in kinds if kind in ("Convolution", "FullyConnected")]
-    if not computes_int8(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")):
+    if not computes_int8(import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")):
         pytest.skip("this processor has no fast int8")
     assert multiplied and set(multiplied) <= {"u8", "i8"}
 
@@ -264,6 +264,6 @@ def test_integers_are_those_of_nncf_with_the_same_ranges(tiny, plain, crops):
             found[names[node.get_friendly_name()]] = tuple(float(source.input_value(k).get_node().get_data()) for k in (1, 2))
     assert set(found) == set(layers)
     quantise_graph(ours, weights, found)
-    single, mine, nncfs = (openvino.Core().compile_model(m, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([crops[9:10]])[0] for m in (plain[1], ours, theirs))
+    single, mine, nncfs = (import_openvino().Core().compile_model(m, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([crops[9:10]])[0] for m in (plain[1], ours, theirs))
     # unrelated roundings would differ by 1.4 times what rounding changes; ties in weights and sums in another order differ here, too
     assert np.abs(mine - nncfs).mean() < 0.7 * np.abs(mine - single).mean()

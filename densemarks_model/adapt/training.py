@@ -21,6 +21,7 @@ from densemarks_model.adapt.pictures import Stretch, kept_aside
 from densemarks_model.data.videos.dataset import PairSource
 from densemarks_model.evaluation.landmarks import model_places
 from densemarks_model.lite import LiteConfig
+from densemarks_model.openvino_import import import_openvino
 from densemarks_model.train.checkpoint import CHECKPOINT, PREVIOUS
 from densemarks_model.train.config import TrainConfig, parse_config
 from densemarks_model.train.distributed import Processes
@@ -153,7 +154,7 @@ def _losses(line: str) -> str:
 def computes_bf16() -> bool:
     """Whether this processor computes in bfloat16; pretending takes longer than float32."""
     try:
-        import openvino as ov
+        ov = import_openvino()
     except ImportError:
         return False
     return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
