@@ -34,7 +34,7 @@ def held_out_curves(run: Path, key: str = "error") -> dict[str, list[tuple[int, 
 
 
 def draw(runs: list[Path], out: Path) -> None:
-    """Draw the runs into one picture: lines for long runs, dots for the decays that branched from them.
+    """Draw the runs into one picture: lines for long runs; broken ones that end in a dot for the decays that branched from them.
 
     Raises:
         ModelError: nothing to draw, matplotlib is missing, or the file cannot be written.
@@ -48,11 +48,13 @@ def draw(runs: list[Path], out: Path) -> None:
     for axis, key, label in zip(axes, ("error", "mask_iou"), ("cube error", "mask IoU"), strict=True):
         for run in runs:
             prefix = f"{run.name}, " if len(runs) > 1 else ""
+            decays = [held_out_curves(f, key) for f in finish_folders(run) if (f / LOG).is_file()]
             for name, points in held_out_curves(run, key).items():
-                (line,) = axis.plot(*_columns(points), label=prefix + name, linewidth=1.4)
-                ends = [found[name][-1] for f in finish_folders(run) if (f / LOG).is_file() and name in (found := held_out_curves(f, key))]
-                if ends:
-                    axis.plot(*_columns(ends), "o", color=line.get_color(), label=f"{prefix}{name}, after a decay")
+                (line,) = axis.plot(*_columns(points), ".-", label=prefix + name, linewidth=1.4)
+                for number, decay in enumerate(d[name] for d in decays if name in d):
+                    before = [p for p in points if p[0] < decay[0][0]][-1:]  # where it left the long run, to the last validation
+                    axis.plot(*_columns(before + decay), "--", color=line.get_color(), linewidth=1)
+                    axis.plot(*_columns(decay[-1:]), "o", color=line.get_color(), label=None if number else f"{prefix}{name}, after a decay")
         axis.set_xlabel("pictures seen, thousands")
         axis.set_ylabel(f"held-out {label}")
         axis.grid(alpha=0.3)
