@@ -15,8 +15,8 @@ import numpy as np
 from densemarks_model.data import panoramas
 from densemarks_model.data.cycles.studio import Studio
 from densemarks_model.data.cycles.wardrobe import Wardrobe, random_wardrobe
-from densemarks_model.data.synthetic import accessories, effects, faults, light, palette, worn
-from densemarks_model.data.synthetic.dressing import companion
+from densemarks_model.data.synthetic import effects, faults, light, palette, worn
+from densemarks_model.data.synthetic.dressing import companion, held_up_hands
 from densemarks_model.data.synthetic.looks import with_look
 from densemarks_model.data.synthetic.mesh import Mesh
 from densemarks_model.data.synthetic.mouths import strong_expression
@@ -94,7 +94,7 @@ class Photographer:
         head, rotation, offset = pose_head(sitter.person, expression, pose)
         view = wide_view(random_view(head, yaw, pitch, roll, rotation, rng), head, self._often, extra)
         posed = head.moved(view.rotation, view.translation)
-        hands = _hands(sitter.person, posed, rng)
+        hands = held_up_hands(sitter.person, posed, rng)
         around = [m.moved(view.rotation, view.translation) for m in neckwear(head, sitter.wardrobe)]
         if extra.random() < 0.5 * self._often.companion_share:
             around += companion(view, posed.vertices[head_kit().outside].mean(0), extra)
@@ -165,16 +165,3 @@ def neckwear(head: Mesh, wardrobe: Wardrobe) -> list[Mesh]:
     if wardrobe.neckwear == "hood":
         return worn.hood_down(head, colour, rng)
     return worn.open_collar(head, colour, rng, coat=wardrobe.neckwear == "coat")
-
-
-def _hands(person: Person, head: Mesh, rng: np.random.Generator) -> list[Mesh]:
-    """Up to two hands near the face of the ``head`` in camera space, as often as in ``dressing.dress``."""
-    hands = []
-    for _ in range(int(rng.choice([0, 1, 2], p=[0.86, 0.11, 0.03]))):
-        face = head.vertices[head_kit().outside]
-        at = face[rng.integers(len(face))]
-        towards = -at / np.linalg.norm(at)
-        at = at + towards * rng.uniform(0.02, 0.12) + rng.normal(0, 0.05, 3)
-        tone = person.albedo[head_kit().asset.regions["forehead"]].mean(0) * rng.uniform(0.85, 1.1)
-        hands.append(accessories.hand(tone, at, rng))
-    return hands

@@ -60,7 +60,7 @@ def dress(
     to_camera = [m.moved(rotation, offset).moved(view.rotation, view.translation) for m in on_skull]
     meshes = [head.moved(view.rotation, view.translation)]
     meshes += to_camera + [m.moved(view.rotation, view.translation) for m in shoulders + on_body + strands_on_face]
-    hands = _hands(person, meshes[0], rng)
+    hands = held_up_hands(person, meshes[0], rng)
     return meshes + hands, len(hands)
 
 
@@ -104,7 +104,7 @@ def _hair(
     return head, strands
 
 
-def _hands(person: Person, head: Mesh, rng: np.random.Generator) -> list[Mesh]:
+def held_up_hands(person: Person, head: Mesh, rng: np.random.Generator) -> list[Mesh]:
     """Up to two hands near the face of the ``head`` in camera space."""
     hands = []
     for _ in range(int(rng.choice([0, 1, 2], p=[0.86, 0.11, 0.03]))):
