@@ -31,7 +31,7 @@ from tracker.evaluation.report import gave_up, markdown_report, worse_than_landm
 from tracker.evaluation.summary import real_summary, synthetic_summary
 from tracker.evaluation.synthetic_suite import ClipTruth, score
 from tracker.head_model import HeadModel
-from tracker.track import HeadTrack
+from tracker.head_track import HeadTrack
 
 FRAMES, SIZE, FOCAL = 40, 256, 360.0
 

@@ -15,7 +15,7 @@ from tracker.camera import project
 from tracker.errors import UserError
 from tracker.export.camera_matrices import camera_matrices
 from tracker.export.flame_params import load_track, write_flame_params
-from tracker.track import HeadTrack
+from tracker.head_track import HeadTrack
 
 
 @pytest.fixture

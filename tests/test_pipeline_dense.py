@@ -21,7 +21,7 @@ from tracker import pipeline
 from tracker.cli import main
 from tracker.demo import EXCERPT
 from tracker.export.flame_params import load_track
-from tracker.track import HeadTrack
+from tracker.head_track import HeadTrack
 
 FRAMES = 24
 LOST = range(9, 17)

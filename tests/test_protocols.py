@@ -16,7 +16,7 @@ from flame_assets.load import load_head
 from tracker.errors import UserError
 from tracker.evaluation.baselines import Tracked
 from tracker.evaluation.protocols import aflw2000, now, svfr
-from tracker.track import HeadTrack
+from tracker.head_track import HeadTrack
 
 # --- AFLW2000-3D ----------------------------------------------------------------------------------------------------
 

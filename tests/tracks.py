@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flame_assets.asset import HeadAsset
-from tracker.track import HeadTrack
+from tracker.head_track import HeadTrack
 
 
 def talking_track(asset: HeadAsset, frames: int = 20, seed: int = 0, **changes: object) -> HeadTrack:

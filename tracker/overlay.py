@@ -15,7 +15,7 @@ from tracker.config import OverlaySettings
 from tracker.export.vertices import track_vertices
 from tracker.rendering.canvas import MeshCanvas
 from tracker.rendering.clip_space import perspective, vertex_normals, world_to_clip
-from tracker.track import HeadTrack
+from tracker.head_track import HeadTrack
 from tracker.video.reader import at_times, open_video
 from tracker.video.writer import VideoWriter
 

@@ -42,7 +42,7 @@ from tracker.landmarks.store import LandmarkStore
 from tracker.photometric.picture_store import PictureStore
 from tracker.photometric.reading import read_pictures
 from tracker.report import RunReport, StageClock, peak_memory_mb
-from tracker.track import HeadTrack
+from tracker.head_track import HeadTrack
 from tracker.video.reader import at_times, open_video
 from tracker.workspace import result_folder
 

@@ -42,7 +42,7 @@ from tracker.landmarks.store import LandmarkStore
 from tracker.pipeline import Request, observe, one_torch_thread, read_batch
 from tracker.report import StageClock
 from tracker.rotations import axis_angle_to_matrix, matrix_to_axis_angle
-from tracker.track import HeadTrack
+from tracker.head_track import HeadTrack
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from flame_assets.stable_npz import write_stable_npz
 from tracker.errors import UserError
 from tracker.export.camera_matrices import camera_matrices
-from tracker.track import POSE_SIZES, HeadTrack
+from tracker.head_track import POSE_SIZES, HeadTrack
 
 FLAME_IDENTITY, FLAME_EXPRESSION = 300, 100
 

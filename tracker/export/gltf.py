@@ -25,7 +25,7 @@ from tracker.export.pictures import encode_png
 from tracker.export.rig import Rig, build_rig
 from tracker.export.surface import SplitSurface, material, split_at_seams, surface_parts, vertex_normals
 from tracker.export.vertices import check_head
-from tracker.track import HeadTrack
+from tracker.head_track import HeadTrack
 
 _OFFSET_THRESHOLD_M = 2e-7  # smaller morph offsets are left out
 _NORMAL_THRESHOLD = 2e-3  # and smaller changes of the unit normal

@@ -13,7 +13,7 @@ from flame_assets.asset import HeadAsset
 from tracker.export.atomic import atomic_folder
 from tracker.export.surface import surface_parts
 from tracker.export.vertices import track_vertices
-from tracker.track import HeadTrack
+from tracker.head_track import HeadTrack
 
 FORMATS = ("obj", "ply")
 

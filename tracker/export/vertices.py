@@ -12,7 +12,7 @@ from torch import Tensor
 from flame_assets.asset import HeadAsset
 from tracker.errors import UserError
 from tracker.head_model import HeadModel, PosedHead
-from tracker.track import HeadTrack
+from tracker.head_track import HeadTrack
 
 _CHUNK = 32  # frames computed at once: enough to fill the machine's vector units, 30 MB for the largest heads
 

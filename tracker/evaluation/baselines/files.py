@@ -23,7 +23,7 @@ from tracker.camera import CAMERA_POSITION
 from tracker.errors import UserError
 from tracker.evaluation.baselines.interface import Tracked
 from tracker.export.flame_params import load_track
-from tracker.track import HeadTrack
+from tracker.head_track import HeadTrack
 
 _PIXEL3DMM_SIZE, _SMIRK_SIZE = 256, 224
 _FAR_M = 10.0  # stands for SMIRK's orthographic camera: over a head's depth the scale changes by one percent

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from flame_assets.asset import HeadAsset
 from tracker.camera import CAMERA_POSITION
 from tracker.export.vertices import track_vertices
-from tracker.track import HeadTrack
+from tracker.head_track import HeadTrack
 
 
 @dataclass(frozen=True)
