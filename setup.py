@@ -45,6 +45,7 @@ setup(
         "kornia>=0.8",
         "jaxtyping>=0.2.36",
         "PyYAML>=6",
+        "pydantic>=2.10,<3",
         "pillow>=10",
         "tqdm>=4.60",
         "psutil>=5.9",
