@@ -182,6 +182,36 @@ def test_bordered_system_with_coupled_frames_equals_dense_solve():
     assert torch.allclose(torch.cat([step["x"].flatten(), step["s"]]), expected, atol=1e-8)
 
 
+def test_products_of_single_precision_jacobians_are_formed_in_double():
+    """Two columns that differ by 1e-4 leave a pivot of 1e-8, which is less than single precision keeps of the sum."""
+    f, n = 3, 400
+    first = double(f, n, 1).float()
+    second = first * (1 + 1e-4 * double(1, n, 1, seed=1).float())
+    r, weight = double(f, n, 1, seed=2).float(), double(f, n, seed=3).float().square()
+    before = torch.cat([torch.zeros(1, n, 1), double(f - 1, n, 1, seed=4).float()])
+    equations = NormalEquations({"x": (f, 1), "y": (f, 1)}, {"s": 1}, r)
+    jacobians = {"x": first[..., None], "s": second[..., None]}
+    equations.add(r, jacobians, {"y": before[..., None]}, weight)
+    equations.add_diagonal(torch.ones(f, 1, 1), {"y": torch.ones(f, 1)}, {}, None)
+
+    rows, right = torch.zeros(f, n, 2 * f + 1, dtype=torch.float64), r.double()
+    for t in range(f):
+        rows[t, :, t], rows[t, :, -1] = first[t, :, 0].double(), second[t, :, 0].double()
+        if t:
+            rows[t, :, f + t - 1] = before[t, :, 0].double()
+    scale = weight.double().sqrt()[..., None]
+    rows, right = (rows * scale).flatten(0, 1), (right * scale).flatten()
+    pull = torch.cat([torch.zeros(f), torch.ones(f), torch.zeros(1)]).double()
+    normal, gradient = rows.T @ rows + pull.diag(), rows.T @ right + pull
+    expected = torch.linalg.solve(normal, -gradient)
+    step = equations.solve(0.0, {})
+    found = torch.cat([step["x"][:, 0], step["y"][:, 0], step["s"]])
+    assert ((found - expected).norm() / expected.norm()).item() < 1e-3
+    gradients = equations.gradients()
+    found = torch.cat([gradients["x"][:, 0], gradients["y"][:, 0], gradients["s"]])
+    assert ((found - gradient).norm() / gradient.norm()).item() < 1e-13
+
+
 def test_cost_never_rises_and_bad_starts_are_refused():
     start = {"ab": torch.tensor([[50.0, -80.0]], dtype=torch.float64)}
     terms = [Term("banana", Rosenbrock())]
