@@ -12,7 +12,8 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from flame_assets.asset import AssetError, HeadAsset, LandmarkEmbedding
-from flame_assets.registration_model import face_model, fit_face_model, vertex_normals
+from flame_assets.normals import vertex_normals
+from flame_assets.registration_model import face_model, fit_face_model
 from flame_assets.registration_rims import Targets, rim_targets
 from flame_assets.registration_views import outer_surface
 from flame_assets.surface_points import Surface, SurfaceHits

@@ -27,7 +27,8 @@ from scipy.spatial.transform import Rotation
 from flame_assets.asset import HeadAsset, LandmarkEmbedding
 from flame_assets.landmark_registration import register_landmarks
 from flame_assets.load import load_head
-from flame_assets.registration_model import CANONICAL_FILE, MODEL_FILE, vertex_normals
+from flame_assets.normals import vertex_normals
+from flame_assets.registration_model import CANONICAL_FILE, MODEL_FILE
 from flame_assets.stable_npz import write_stable_npz
 from flame_assets.surface_points import Surface
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flame_assets.normals import vertex_normals
 from flame_assets.similarity import similarity
 from flame_assets.surface_points import Surface
 
@@ -89,16 +90,6 @@ def fit_face_model(model: FaceModel, skin: Surface, eyes: np.ndarray) -> np.ndar
         ridge = (prior / scale) ** 2 * np.eye(len(coefficients)) * 10
         coefficients = np.linalg.solve(flat_basis.T @ (rows * flat_basis) + ridge, flat_basis.T @ (rows[:, 0] * residual))
     return (scale * (model.mean + model.basis @ coefficients) @ rotation.T + shift)[:468]
-
-
-def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Unit normals ``(V, 3)``, area-weighted."""
-    a, b, c = vertices[triangles].transpose(1, 0, 2)
-    across = np.cross(b - a, c - a)
-    normals = np.zeros_like(vertices)
-    for k in range(3):
-        np.add.at(normals, triangles[:, k], across)
-    return normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-15)
 
 
 def _turn_between(a: np.ndarray, b: np.ndarray) -> np.ndarray:

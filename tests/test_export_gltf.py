@@ -17,7 +17,7 @@ from tools.validate_gltf import find_validator, validate
 from tracker.errors import UserError
 from tracker.export.gltf import write_glb
 from tracker.export.rig import corrective_basis, joint_quaternions, unit_weights
-from tracker.export.surface import split_at_seams, surface_parts, vertex_normals
+from tracker.export.surface import split_at_seams, surface_parts, unit_normals
 from tracker.export.vertices import track_vertices
 from tracker.head_track import HeadTrack
 
@@ -205,7 +205,7 @@ def test_normals_of_a_sphere_point_outwards(tmp_path):
     eye = asset.regions["left_eye"]
     outwards = asset.v_template[eye] - asset.v_template[eye].mean(axis=0)
     outwards /= np.linalg.norm(outwards, axis=1, keepdims=True)
-    assert (vertex_normals(asset.v_template, asset.faces)[eye] * outwards).sum(axis=1).min() > 0.999
+    assert (unit_normals(asset.v_template, asset.faces)[eye] * outwards).sum(axis=1).min() > 0.999
 
 
 def test_texture_coordinates_run_down(tmp_path):

@@ -21,6 +21,7 @@ from densemarks_model.crops import HeadCrop, crop_around_landmarks
 from densemarks_model.errors import ModelError
 from densemarks_model.evaluation.flow import FlowPair, FlowWindow
 from densemarks_model.evaluation.network import CROP_SIZE
+from flame_assets.normals import vertex_normals
 from tracker.errors import UserError
 from tracker.landmarks.detection import Detection
 from tracker.landmarks.landmark_schemes import LEFT_IRIS, LEFT_LIDS, RIGHT_IRIS, RIGHT_LIDS
@@ -175,20 +176,15 @@ def face_sample(clip: Clip, number: int, image: UInt8[np.ndarray, "h w 3"], foun
 def facing_landmarks(points: Float[np.ndarray, "478 2"], depth: Float[np.ndarray, "478"]) -> Bool[np.ndarray, "478"]:
     """Landmarks at which MediaPipe's mesh faces the camera.
 
-    Normals of the mesh's triangles, summed at their corners (so weighed by area). Irises have no triangles and count when most
+    Irises have no triangles and count when most
     of their eye's lids do.
 
     Args:
         points: pixels, y down. depth: the same unit, smaller is nearer.
     """
     mesh = np.concatenate([points[:468] * [1, -1], -depth[:468, None]], 1).astype(np.float64)
-    triangles = _triangles()
-    a, b, c = (mesh[triangles[:, k]] for k in range(3))
-    normals = np.zeros_like(mesh)
-    for k in range(3):
-        np.add.at(normals, triangles[:, k], np.cross(b - a, c - a))
     facing = np.zeros(len(points), bool)
-    facing[:468] = normals[:, 2] > _FACING * np.linalg.norm(normals, axis=1)
+    facing[:468] = vertex_normals(mesh, _triangles())[:, 2] > _FACING
     for iris, lids in ((LEFT_IRIS, LEFT_LIDS), (RIGHT_IRIS, RIGHT_LIDS)):
         facing[list(iris)] = facing[list(lids)].mean() > 0.5
     return facing

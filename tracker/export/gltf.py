@@ -23,7 +23,7 @@ from tracker.export.camera_matrices import FAR_M, NEAR_M
 from tracker.export.glb_file import INDEX_DATA, VERTEX_DATA, GlbFile
 from tracker.export.pictures import encode_png
 from tracker.export.rig import Rig, build_rig
-from tracker.export.surface import SplitSurface, material, split_at_seams, surface_parts, vertex_normals
+from tracker.export.surface import SplitSurface, material, split_at_seams, surface_parts, unit_normals
 from tracker.export.vertices import check_head
 from tracker.head_track import HeadTrack
 
@@ -137,7 +137,7 @@ def _attributes(glb: GlbFile, rig: Rig, asset: HeadAsset, surface: SplitSurface)
 
     attributes = {
         "POSITION": per_vertex(rig.vertices.astype(np.float32), bounds=True),
-        "NORMAL": per_vertex(vertex_normals(rig.vertices, asset.faces).astype(np.float32)),
+        "NORMAL": per_vertex(unit_normals(rig.vertices, asset.faces).astype(np.float32)),
     }
     if surface.uv is not None:
         downwards = np.stack([surface.uv[:, 0], 1 - surface.uv[:, 1]], axis=-1)  # glTF's v runs down
@@ -162,10 +162,10 @@ def _influences(weights: Float[np.ndarray, "verts 5"]) -> list[tuple[np.ndarray,
 
 def _morph_targets(glb: GlbFile, rig: Rig, asset: HeadAsset, surface: SplitSurface) -> list[dict[str, int]]:
     """Offsets of positions and, to first order, of normals, for players that do not compute normals anew."""
-    at_rest = vertex_normals(rig.vertices, asset.faces)
+    at_rest = unit_normals(rig.vertices, asset.faces)
     targets = []
     for offsets in rig.morphs:
-        turned = vertex_normals(rig.vertices + offsets, asset.faces) - at_rest
+        turned = unit_normals(rig.vertices + offsets, asset.faces) - at_rest
         positions = offsets[surface.source].astype(np.float32)
         normals = turned[surface.source].astype(np.float32)
         targets.append(

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from flame_assets.asset import HeadAsset
+from flame_assets.normals import vertex_normals
 
 # Visible parts, from the innermost: a triangle belongs to the first part that holds all its corners, else to the skin.
 # Heads name some regions for both sides together and some for each side; a part is the union of those that exist.
@@ -67,17 +68,12 @@ def split_at_seams(asset: HeadAsset) -> SplitSurface:
     return SplitSurface(source, number[inverse].reshape(asset.faces.shape), uv)
 
 
-def vertex_normals(
+def unit_normals(
     vertices: Float[np.ndarray, "verts 3"], faces: Int[np.ndarray, "faces 3"]
 ) -> Float[np.ndarray, "verts 3"]:
-    """Unit normals, each the mean of the adjoining triangles' weighted by area; +z for vertices without a triangle."""
-    corners = vertices[faces]
-    by_area = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    index = faces.ravel()
-    repeated = np.repeat(by_area, 3, axis=0)
-    total = np.stack([np.bincount(index, repeated[:, axis], len(vertices)) for axis in range(3)], axis=-1)
-    length = np.linalg.norm(total, axis=1, keepdims=True)
-    return np.where(length > 1e-18, total / np.maximum(length, 1e-18), (0.0, 0.0, 1.0))
+    """Vertex normals; +z for vertices without a triangle, because glTF wants unit length everywhere."""
+    normals = vertex_normals(vertices, faces)
+    return np.where((normals == 0).all(axis=1, keepdims=True), (0.0, 0.0, 1.0), normals)
 
 
 def surface_parts(asset: HeadAsset) -> dict[str, Int[np.ndarray, "n"]]:

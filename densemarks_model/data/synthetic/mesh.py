@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from flame_assets import normals
+
 SKIN, EYE, HAIR, CLOTH, PLASTIC = range(5)
 """How a triangle answers light."""
 
@@ -53,12 +55,8 @@ def plain(vertices: np.ndarray, faces: np.ndarray, albedo: np.ndarray, material:
 
 
 def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals ``(V, 3)``, triangles weighted by area; zeros where there is none."""
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    across = np.cross(b - a, c - a)
-    index = faces.T.ravel()
-    normals = np.stack([np.bincount(index, np.tile(across[:, k], 3), len(vertices)) for k in range(3)], 1)
-    return (normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+    """:func:`flame_assets.normals.vertex_normals` in float32, as everything of a mesh here."""
+    return normals.vertex_normals(vertices, faces).astype(np.float32)
 
 
 def tube(path: np.ndarray, radius: float | np.ndarray, sides: int = 6, closed: bool = False) -> tuple[np.ndarray, np.ndarray]:
