@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densemarks_model.canonical import CUBE_VERSION
 from densemarks_model.errors import ModelError
+from flame_assets.canonical import CUBE_VERSION
 
 LITE = "densemarks-lite"
 """Value of ``architecture`` in the metadata of lite networks."""

@@ -84,7 +84,7 @@ def load_network(path_or_name: Path | str = "lite", device: torch.device | str =
 
 
 def network_cube(path_or_name: Path | str = "lite") -> int:
-    """Version of the canonical cube (:mod:`densemarks_model.canonical`) that a network speaks, from its file's header.
+    """Version of the canonical cube (:mod:`flame_assets.canonical`) that a network speaks, from its file's header.
 
     Give it to ``HeadAsset.with_cube`` where network and head meet. The authors' network has a cube of its own, of a head with
     its mouth closed: 1.

@@ -14,7 +14,7 @@ class Prediction:
 
     Attributes:
         coordinates: location of each pixel in the canonical unit cube, [0, 1]. Channels are the cube's axes: x to the
-            subject's left, y up, z out of the face (see :mod:`densemarks_model.canonical`).
+            subject's left, y up, z out of the face (see :mod:`flame_assets.canonical`).
         confidence: [0, 1], near zero where the pixel shows no head (background, clothes, hands, hats). Hair counts as head.
         surface: [0, 1], whether the line of sight through the pixel meets the bald head, behind hair or not; None for
             networks that do not tell. A pixel of hair that stands off the silhouette has confidence and no surface.

@@ -72,7 +72,7 @@ class HeadAsset:
         regions: region name -> ``(V,)`` bool mask.
         landmarks: scheme (``"mediapipe"``, ``"ibug68"``) -> embedding.
         canonical: ``(V, 3)`` float32 in [0, 1], location of each vertex in the canonical cube; None when unknown.
-        cube: version of the cube that ``canonical`` is in, see :mod:`densemarks_model.canonical`.
+        cube: version of the cube that ``canonical`` is in, see :mod:`flame_assets.canonical`.
         provenance: where the numbers come from and under which licence (JSON-serialisable).
     """
 

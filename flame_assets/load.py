@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from flame_assets.asset import AssetError, HeadAsset, load_npz, save_npz
+from flame_assets.canonical import CUBE_VERSION, canonical_coordinates
 from flame_assets.flame_files import find_flame_files, read_flame
 
 DEFAULT_HEAD = Path(__file__).resolve().parent / "default_head.npz"
@@ -37,8 +38,6 @@ def load_head(path: Path | str | None = None, cache: Path | None = None) -> Head
     Raises:
         AssetError: no such file, not a head, damaged, or a pickle that wants to execute something.
     """
-    from densemarks_model.canonical import CUBE_VERSION
-
     return _load(DEFAULT_HEAD if path is None else Path(path), cache).with_cube(CUBE_VERSION)
 
 
@@ -96,7 +95,6 @@ def _cached(digest: str, cache: Path | None, convert: Callable[[], HeadAsset]) -
 
 def _complete(asset: HeadAsset) -> HeadAsset:
     """Add what the files did not bring: landmarks and canonical coordinates."""
-    from densemarks_model.canonical import canonical_coordinates
     from flame_assets.landmark_registration import register_landmarks
 
     canonical = canonical_coordinates(asset.v_template) if asset.canonical is None else asset.canonical

@@ -2,7 +2,7 @@
 
 MediaPipe's canonical mesh is a stylised face; the places where its detector puts the 468 points on a natural face differ
 from it by millimetres. The model kept in ``canonical_face_model.npz`` holds the places measured on the default head
-(:mod:`flame_assets.registration_calibrate`) and how they move with that head's identity directions, so that fitting it
+(``tools/calibrate_landmarks.py``) and how they move with that head's identity directions, so that fitting it
 to another head carries the points over with the anatomy: brows stay on brows where the surface alone would not tell.
 """
 

@@ -24,7 +24,6 @@ from densemarks_model.adapt.pictures import Stretch, held_out_shards, kept_aside
 from densemarks_model.adapt.rows import Rows, held_out_faces, table, verdict
 from densemarks_model.adapt.session import Options, Stopped, adapt
 from densemarks_model.adapt.training import Material, fitting_steps, seconds_a_step
-from densemarks_model.canonical import CUBE_VERSION
 from densemarks_model.checkpoint_files import read_header, read_tensors, save_network
 from densemarks_model.data.videos.ingest import Rejected
 from densemarks_model.evaluation.cubes import in_cube
@@ -32,6 +31,7 @@ from densemarks_model.evaluation.landmarks import model_places
 from densemarks_model.lite import LiteConfig, LiteNet
 from densemarks_model.openvino_graph import RANGES_KEY
 from densemarks_model.train.shards import ShardSource
+from flame_assets.canonical import CUBE_VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "tests" / "data" / "demo_excerpt.mp4"

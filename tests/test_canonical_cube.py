@@ -10,7 +10,6 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from densemarks_model.canonical import CUBE_VERSION, canonical_coordinates, canonical_frame
 from densemarks_model.checkpoint_files import read_header, read_training_checkpoint, save_network
 from densemarks_model.crops import HeadCrop
 from densemarks_model.errors import ModelError
@@ -22,6 +21,7 @@ from densemarks_model.inference import fast_network
 from densemarks_model.lite import LiteConfig, LiteNet
 from densemarks_model.loading import SHIPPED, load_network, network_cube
 from flame_assets.asset import AssetError, HeadAsset, load_npz, save_npz
+from flame_assets.canonical import CUBE_VERSION, canonical_coordinates, canonical_frame
 from flame_assets.load import DEFAULT_HEAD, load_head
 from flame_assets.parted_mouth import mouth_parting
 from tests.heads import tiny_head

@@ -12,8 +12,8 @@ import pytest
 import torch
 from scipy.spatial import cKDTree
 
-from densemarks_model.canonical import canonical_coordinates, canonical_frame
 from flame_assets.asset import HeadAsset, load_npz
+from flame_assets.canonical import canonical_coordinates, canonical_frame
 from tracker.head_model import HeadModel
 
 HEAD = Path(__file__).resolve().parent.parent / "flame_assets" / "default_head.npz"
@@ -245,10 +245,10 @@ def test_canonical_coordinates_fill_the_unit_cube(head: HeadAsset) -> None:
 
 
 def test_build_from_the_wheel_gives_the_same_topology_and_expressions(head: HeadAsset, wheel: Path) -> None:
-    """The quick part of a rebuild; ``python -m flame_assets.build --check`` compares the whole file."""
-    from flame_assets.build import assemble, basis, rig
-    from flame_assets.build.morph import Morpher
-    from flame_assets.build.source import Source
+    """The quick part of a rebuild; ``python -m tools.build_head --check`` compares the whole file."""
+    from tools.build_head import assemble, basis, rig
+    from tools.build_head.morph import Morpher
+    from tools.build_head.source import Source
 
     source = Source(wheel)
     population = basis.Population(source, assemble.PEOPLE, assemble.SEED)
@@ -262,9 +262,9 @@ def test_build_from_the_wheel_gives_the_same_topology_and_expressions(head: Head
 
 
 def test_coefficients_of_new_people_have_unit_variance(head: HeadAsset, wheel: Path) -> None:
-    from flame_assets.build import assemble, basis
-    from flame_assets.build.morph import Morpher
-    from flame_assets.build.source import Source
+    from tools.build_head import assemble, basis
+    from tools.build_head.morph import Morpher
+    from tools.build_head.source import Source
 
     source = Source(wheel)
     morpher = Morpher(source, basis.Population(source, assemble.PEOPLE, assemble.SEED).template)
@@ -280,7 +280,7 @@ def test_coefficients_of_new_people_have_unit_variance(head: HeadAsset, wheel: P
 
 def test_wrong_wheel_is_refused(tmp_path: Path) -> None:
     from flame_assets.asset import AssetError
-    from flame_assets.build.wheel import fetch_wheel
+    from tools.build_head.wheel import fetch_wheel
 
     with pytest.raises(AssetError, match="no such file"):
         fetch_wheel(tmp_path / "nothing.whl")

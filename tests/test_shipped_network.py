@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from densemarks_model.canonical import CUBE_VERSION
 from densemarks_model.crops import crop_around_landmarks
 from densemarks_model.data.synthetic.repertoire import PLAIN
 from densemarks_model.data.synthetic.scene import SceneRenderer
@@ -15,6 +14,7 @@ from densemarks_model.evaluation.cubes import in_cube
 from densemarks_model.inference import FastNetwork, Maps, fast_network
 from densemarks_model.matching import sample_bilinear
 from densemarks_model.train.augment import vary
+from flame_assets.canonical import CUBE_VERSION
 from flame_assets.load import load_head
 from tracker.landmarks.mediapipe_detector import FaceLandmarker
 from tracker.video.reader import open_video

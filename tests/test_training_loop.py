@@ -17,7 +17,6 @@ import torch
 import yaml
 
 from densemarks_model import ModelError, load_network
-from densemarks_model.canonical import CUBE_VERSION
 from densemarks_model.train.__main__ import main
 from densemarks_model.train.augment import MARGIN, vary
 from densemarks_model.train.config import parse_config, read_config
@@ -25,6 +24,7 @@ from densemarks_model.train.distributed import Processes
 from densemarks_model.train.loop import Trainer
 from densemarks_model.train.schedule import rate_share, set_stage, stage_at
 from densemarks_model.train.shards import ShardSource
+from flame_assets.canonical import CUBE_VERSION
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = {"image_size": 56, "hidden_size": 32, "layers": 2, "heads": 2, "position_grid": 5, "taps": [1, 2], "widths": [32, 32, 16], "stem_width": 16}

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from densemarks_model.canonical import CUBE_VERSION
 from densemarks_model.evaluation.cubes import in_cube
 from densemarks_model.evaluation.synthetic import Shard, open_shards
+from flame_assets.canonical import CUBE_VERSION
 
 if TYPE_CHECKING:
     from densemarks_model.train.sources import Source

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densemarks_model.canonical import CUBE_VERSION
 from densemarks_model.checkpoint_files import cube_of, fit_state, save_network
 from densemarks_model.errors import ModelError
 from densemarks_model.lite import LiteNet, LiteOutput
@@ -30,6 +29,7 @@ from densemarks_model.train.schedule import Decay, parameter_groups, set_rates, 
 from densemarks_model.train.sources import Mixture, batches, open_sources
 from densemarks_model.train.starting import build_network
 from densemarks_model.train.validation import Scores, score
+from flame_assets.canonical import CUBE_VERSION
 
 WEIGHTS = "weights.safetensors"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from densemarks_model.canonical import CUBE_VERSION
 from densemarks_model.errors import ModelError
 from densemarks_model.train.augment import vary
+from flame_assets.canonical import CUBE_VERSION
 
 HELD_OUT_SEED = 2
 """Series of the held-out pictures."""

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from densemarks_model.canonical import CUBE_VERSION
 from densemarks_model.data.synthetic.scene import Sample
 from densemarks_model.errors import ModelError
+from flame_assets.canonical import CUBE_VERSION
 
 try:
     import fcntl

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
-from densemarks_model.canonical import CUBE_VERSION
 from densemarks_model.data.panoramas import panoramas
 from densemarks_model.data.synthetic.repertoire import FULL, Repertoire
 from densemarks_model.errors import ModelError
+from flame_assets.canonical import CUBE_VERSION
 
 SHARD = 250
 

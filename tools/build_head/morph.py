@@ -2,7 +2,7 @@
 
 :class:`Morpher` fixes the topology once (on the mean person) and then turns every deformed source mesh into vertices
 of that topology: the cut skin, re-seated lids, sockets, eyeballs, teeth and tongue. The result is not linear in the
-source (eyeballs stay spheres), so identity directions are found by sampling it (:mod:`~flame_assets.build.basis`).
+source (eyeballs stay spheres), so identity directions are found by sampling it (:mod:`~tools.build_head.basis`).
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flame_assets.build import eyes, teeth
-from flame_assets.build.loops import QuadMesh
-from flame_assets.build.skin import Skin, cut_skin, triangulate
-from flame_assets.build.source import Source
-from flame_assets.build.texture import Atlas
+from tools.build_head import eyes, teeth
+from tools.build_head.loops import QuadMesh
+from tools.build_head.skin import Skin, cut_skin, triangulate
+from tools.build_head.source import Source
+from tools.build_head.texture import Atlas
 
 LEFT_LID_LOOPS = (
     (7748, 7747), (13352, 13353), (6785, 6784), (11465, 11466), (6787, 6786), (6789, 6840), (11515, 11513)

@@ -1,6 +1,6 @@
 """Template, identity directions and expression directions.
 
-People drawn by :mod:`~flame_assets.build.identities` are brought to one frame (their heads aligned by rotation,
+People drawn by :mod:`~tools.build_head.identities` are brought to one frame (their heads aligned by rotation,
 translation and scale), turned into the new topology, and summarised by a principal component analysis in which every
 vertex counts by the area around it and by where it lies. Sizes are kept, but shrunk to a spread of 2 %: a single
 camera cannot tell a large head far away from a small one nearby, so a wider spread would only let the fit wander.
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
-from flame_assets.build import blink
-from flame_assets.build.identities import sample_weights
-from flame_assets.build.morph import Morpher
-from flame_assets.build.source import Source
+from tools.build_head import blink
+from tools.build_head.identities import sample_weights
+from tools.build_head.morph import Morpher
+from tools.build_head.source import Source
 
 EYE_DISTANCE = 0.063
 """Distance between the eyes' centres on the mean head: the mean of adults, 63 mm."""

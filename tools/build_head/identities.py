@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flame_assets.build.source import Source
+from tools.build_head.source import Source
 
 FOLDERS = ("head", "forehead", "eyebrows", "eyes", "nose", "mouth", "cheek", "chin", "ears", "neck", "asym")
 RACES, GENDERS, AGES = ("caucasian", "african", "asian"), ("female", "male"), ("child", "young", "old")

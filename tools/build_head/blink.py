@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flame_assets.build import eyes
-from flame_assets.build.morph import Morpher
+from tools.build_head import eyes
+from tools.build_head.morph import Morpher
 
 CLEARANCE = 0.0010
 """Least distance of lid vertices from the eyeball on the whole path, about the thickness of a lid."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flame_assets.build.loops import QuadMesh
-from flame_assets.build.morph import Morpher
+from tools.build_head.loops import QuadMesh
+from tools.build_head.morph import Morpher
 
 LIP_LOOPS = {
     "lip_outer_rim": (466, 7222),

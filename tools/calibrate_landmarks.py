@@ -1,7 +1,7 @@
 """Measure where MediaPipe's detector puts its landmarks on the default head, and write the landmarks' face model.
 
-    python -m flame_assets.registration_calibrate            # measure and report
-    python -m flame_assets.registration_calibrate --write    # also write canonical_face_model.npz
+    python tools/calibrate_landmarks.py            # measure and report
+    python tools/calibrate_landmarks.py --write    # also write canonical_face_model.npz
 
 Random people of the head model are drawn, shaded and coloured, from many sides and in many lights; the detector runs on
 the pictures; each landmark that it finds is cast back onto the surface and noted as a place on the neutral mean head. The
@@ -24,13 +24,18 @@ import numpy as np
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from flame_assets.asset import HeadAsset, LandmarkEmbedding
-from flame_assets.landmark_registration import register_landmarks
-from flame_assets.load import load_head
-from flame_assets.normals import vertex_normals
-from flame_assets.registration_model import CANONICAL_FILE, MODEL_FILE
-from flame_assets.stable_npz import write_stable_npz
-from flame_assets.surface_points import Surface
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from flame_assets.asset import HeadAsset, LandmarkEmbedding  # noqa: E402
+from flame_assets.landmark_registration import register_landmarks  # noqa: E402
+from flame_assets.load import load_head  # noqa: E402
+from flame_assets.normals import vertex_normals  # noqa: E402
+from flame_assets.registration_model import CANONICAL_FILE, MODEL_FILE  # noqa: E402
+from flame_assets.stable_npz import write_stable_npz  # noqa: E402
+from flame_assets.surface_points import Surface  # noqa: E402
+from tracker.landmarks.landmark_schemes import landmark_groups  # noqa: E402
+from tracker.rendering.canvas import MeshCanvas  # noqa: E402
 
 SIZE, FOCAL, DISTANCE = 448, 1900.0, 0.9
 AIM = np.array([0.0, -0.005, 0.03])
@@ -74,7 +79,7 @@ class Sighting:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m flame_assets.registration_calibrate", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--head", type=Path, help="head with regions to colour (default: the default head)")
     parser.add_argument("--people", type=int, default=20, help="number of people drawn (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of people, views and lights (default: %(default)s)")
@@ -94,8 +99,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _report(sightings: list[Sighting]) -> None:
-    from tracker.landmarks.landmark_schemes import landmark_groups
-
     print("detector to embedding, % of inter-ocular distance, mouth closed:")
     for title, limit in (("yaw up to 35", 35), ("all views", 90)):
         errors = 100 * np.array([s.errors for s in sightings if not s.open_mouth and abs(s.yaw) <= limit])
@@ -105,8 +108,6 @@ def _report(sightings: list[Sighting]) -> None:
 
 def look(asset: HeadAsset, embedding: LandmarkEmbedding, people: int, seed: int) -> Iterator[Sighting]:
     """Draw, detect, cast back: one sighting for each picture in which a face was found."""
-    from tracker.rendering.canvas import MeshCanvas
-
     canvas = MeshCanvas(SIZE, SIZE)
     rng = np.random.default_rng(seed)
     colours = _paint(asset)
@@ -175,7 +176,7 @@ def _detector() -> Iterator[Callable[[np.ndarray], np.ndarray | None]]:
     import mediapipe
     from mediapipe.tasks.python import BaseOptions, vision
 
-    model = Path(__file__).with_name("face_landmarker_v2.task")
+    model = ROOT / "flame_assets" / "face_landmarker_v2.task"
     options = vision.FaceLandmarkerOptions(base_options=BaseOptions(model_asset_buffer=model.read_bytes()))
     with vision.FaceLandmarker.create_from_options(options) as landmarker:
 
@@ -191,7 +192,7 @@ def _pixels(camera: np.ndarray) -> np.ndarray:
     return SIZE / 2 + FOCAL * camera[:, :2] * (1, -1) / -camera[:, 2:]
 
 
-def _rasterise(canvas, camera: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _rasterise(canvas: MeshCanvas, camera: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Triangle ``(H, W)`` (-1 where none) and barycentrics ``(H, W, 3)``, row 0 on top."""
     near, far = 0.2, 3.0
     depth = -camera[:, 2]

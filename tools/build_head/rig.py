@@ -17,8 +17,8 @@ from scipy.optimize import nnls
 from scipy.spatial.transform import Rotation
 
 from flame_assets.asset import JOINT_NAMES
-from flame_assets.build.basis import CUBES, Samples
-from flame_assets.build.morph import Morpher
+from tools.build_head.basis import CUBES, Samples
+from tools.build_head.morph import Morpher
 
 CANDIDATES = 90
 SUM_WEIGHT = 1e2

@@ -13,8 +13,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from flame_assets.asset import AssetError
-from flame_assets.build.loops import QuadMesh
-from flame_assets.build.source import Source
+from tools.build_head.loops import QuadMesh
+from tools.build_head.source import Source
 
 NECK_LOOPS = ((854, 855, 856, 857, 858, 1496, 1491, 1467), 42)
 """A vertex at the nape of each closed loop from the first that is re-spaced downwards, and the length of a loop."""

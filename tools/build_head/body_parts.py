@@ -1,6 +1,6 @@
 """Make ``body_parts.npz``: shoulders and a hand for the synthetic pictures, cut from the default head's source (CC0).
 
-    python -m densemarks_model.data.synthetic.build_body [--wheel FILE] [--out FILE]
+    python -m tools.build_head.body_parts [--wheel FILE] [--out FILE]
 
 Shoulders are in the head's frame and vary with a few principal components of random people. The hand lies with its wrist
 at the origin, fingers along +x, palm down (−y), unit metres.
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from flame_assets.build.basis import Population
-from flame_assets.build.source import Source
-from flame_assets.build.wheel import fetch_wheel
 from flame_assets.stable_npz import write_stable_npz
+from tools.build_head.basis import Population
+from tools.build_head.source import Source
+from tools.build_head.wheel import fetch_wheel
 
-OUT = Path(__file__).resolve().parent / "body_parts.npz"
+OUT = Path(__file__).resolve().parents[2] / "densemarks_model" / "data" / "synthetic" / "body_parts.npz"
 PEOPLE, SEED, DIRECTIONS = 160, 11, 8
 TORSO_TOP, TORSO_BOTTOM, TORSO_HALF_WIDTH = -0.135, -0.46, 0.36
 """Metres in the head's frame. The top overlaps the head's neck, whose cut is near -0.16, so that no gap can open."""
@@ -26,7 +26,7 @@ TORSO_TOP, TORSO_BOTTOM, TORSO_HALF_WIDTH = -0.135, -0.46, 0.36
 
 def main(arguments: list[str] | None = None) -> None:
     """Build the file and write it."""
-    parser = argparse.ArgumentParser(prog="python -m densemarks_model.data.synthetic.build_body", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.build_head.body_parts", description=main.__doc__)
     parser.add_argument("--wheel", type=Path, help="the source's wheel (default: downloaded by pip)")
     parser.add_argument("--out", type=Path, default=OUT, help="file to write (default: %(default)s)")
     options = parser.parse_args(arguments)
