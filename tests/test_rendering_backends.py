@@ -12,7 +12,7 @@ from rendering_scenes import bumpy_ball, soup, to_clip, triangles
 from torch import Tensor
 
 from tracker.errors import UserError
-from tracker.rendering import Renderer, get_renderer
+from tracker.rendering import Renderer, get_renderer, registry
 
 CPU = get_renderer("cpu")
 
@@ -116,6 +116,7 @@ def test_conversion_to_pytorch3ds_conventions(monkeypatch, size):
     renderer.rasterize_meshes, structures.Meshes = documented_rasterize_meshes, SimpleNamespace
     for name in ("pytorch3d", "pytorch3d.renderer"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setattr(registry, "_made", {})  # what is made from the stand-in must not outlive it
     monkeypatch.setitem(sys.modules, "pytorch3d.renderer.mesh", renderer)
     monkeypatch.setitem(sys.modules, "pytorch3d.structures", structures)
     check_pytorch3d(get_renderer("pytorch3d"), size)

@@ -22,6 +22,7 @@ from tracker.rendering.clip_space import (
     vertex_normals,
     world_to_clip,
 )
+from tracker.rendering.devices import Device, resolve_device
 from tracker.rendering.registry import BackendName, available_backends, get_renderer
 from tracker.rendering.renderer import Renderer
 from tracker.rendering.topology import EdgeTopology, build_topology
@@ -29,6 +30,7 @@ from tracker.rendering.visibility import visible_points
 
 __all__ = [
     "BackendName",
+    "Device",
     "EdgeTopology",
     "Renderer",
     "antialias_edges",
@@ -38,6 +40,7 @@ __all__ = [
     "clip_to_pixels",
     "get_renderer",
     "perspective",
+    "resolve_device",
     "to_image",
     "vertex_normals",
     "visible_points",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
 from torch import Tensor
 
@@ -34,6 +36,7 @@ class CudaRenderer(Renderer):
         self.device = device
         self._nvdiffrast = nvdiffrast
         self._context = nvdiffrast.RasterizeCudaContext(device=device)
+        self._lock = threading.Lock()  # the context's buffers serve one call at a time
 
     def _rasterize(self, pos: Tensor, tri: Tensor, height: int, width: int) -> Tensor:
         if 0 in (pos.shape[0], tri.shape[0]):
@@ -48,7 +51,8 @@ class CudaRenderer(Renderer):
                 f"{bounds[2]}; tri and its vertices must belong together"
             )
         pos, tri = pos.contiguous(), tri.contiguous()
-        rast, _ = self._nvdiffrast.rasterize(self._context, pos, tri, (height, width), grad_db=False)
+        with self._lock:
+            rast, _ = self._nvdiffrast.rasterize(self._context, pos, tri, (height, width), grad_db=False)
         return rast
 
     def _interpolate(self, attr: Tensor, rast: Tensor, tri: Tensor) -> Tensor:

@@ -138,5 +138,5 @@ class Renderer(ABC):
             raise ValueError(f"{where}: {what} must be {dtype} {wanted}, got {value.dtype} {list(value.shape)}")
         if any(n is not None and n != m for n, m in zip(shape, value.shape, strict=True)):
             raise ValueError(f"{where}: {what} must have shape {wanted}, got {list(value.shape)}")
-        if value.device.type != self.device.type:
+        if value.device.type != self.device.type or (value.is_cuda and value.device != self.device):
             raise ValueError(f"{where}: {what} is on {value.device}, the {self.name!r} renderer works on {self.device}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from dataclasses import dataclass
 
@@ -48,20 +49,22 @@ def build_topology(tri: Int32[Tensor, "faces 3"]) -> EdgeTopology:
 
 
 class TopologyCache:
-    """Remembers the topology of the last few meshes by the identity of their triangle tensors."""
+    """Remembers the topology of the last few meshes by the identity of their triangle tensors. Threads may share it."""
 
     def __init__(self, size: int = 8) -> None:
         self._size = size
+        self._lock = threading.Lock()
         self._known: dict[int, tuple[weakref.ref[Tensor], int, EdgeTopology]] = {}
 
     def of(self, tri: Int32[Tensor, "faces 3"]) -> EdgeTopology:
         """The topology of these triangles, built anew if the tensor was changed in place."""
         version = -1 if tri.is_inference() else tri._version
-        known = self._known.get(id(tri))
-        if known is not None and known[0]() is tri and known[1] == version:
-            return known[2]
-        topology = build_topology(tri)
-        while len(self._known) >= self._size:
-            self._known.pop(next(iter(self._known)))
-        self._known[id(tri)] = (weakref.ref(tri), version, topology)
-        return topology
+        with self._lock:
+            known = self._known.get(id(tri))
+            if known is not None and known[0]() is tri and known[1] == version:
+                return known[2]
+            topology = build_topology(tri)
+            while len(self._known) >= self._size:
+                self._known.pop(next(iter(self._known)))
+            self._known[id(tri)] = (weakref.ref(tri), version, topology)
+            return topology
