@@ -22,7 +22,7 @@ from densemarks_model.evaluation.speed import evaluate_speed
 from densemarks_model.evaluation.synthetic import evaluate_synthetic, open_shards
 from densemarks_model.evaluation.tracks import evaluate_tracks
 from densemarks_model.evaluation.transfer import choose_pairs, evaluate_transfer
-from tracker.demo import EXCERPT
+from tracker.video.packaged_clips import EXCERPT
 
 
 def colour_network(change=lambda coordinates: coordinates) -> Network:

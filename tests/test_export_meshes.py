@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import trimesh
 
+from flame_assets.atomic_files import atomic_folder
 from tests.heads import tiny_head
 from tests.tracks import talking_track
 from tracker.errors import UserError
 from tracker.export import meshes
-from tracker.export.atomic import atomic_folder
 from tracker.export.meshes import write_mesh_sequence
 from tracker.export.vertices import track_vertices
 

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 
-from tracker.demo import EXCERPT
 from tracker.errors import UserError
 from tracker.landmarks import landmark_schemes as schemes
 from tracker.landmarks.detection import Detection, LandmarkSource
@@ -18,6 +17,7 @@ from tracker.landmarks.mediapipe_detector import DEFAULT_MODEL, FaceLandmarker, 
 from tracker.landmarks.mediapipe_graph import Graph, quiet_stderr
 from tracker.landmarks.store import LandmarkStore
 from tracker.video import open_video
+from tracker.video.packaged_clips import EXCERPT
 
 STEP = 0.04
 

@@ -19,9 +19,9 @@ from flame_assets.load import DEFAULT_HEAD, load_head
 from tests.heads import tiny_head
 from tracker import pipeline
 from tracker.cli import main
-from tracker.demo import EXCERPT
 from tracker.export.flame_params import load_track
 from tracker.head_track import HeadTrack
+from tracker.video.packaged_clips import EXCERPT
 
 FRAMES = 24
 LOST = range(9, 17)

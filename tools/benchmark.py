@@ -24,8 +24,8 @@ os.environ.setdefault("GLOG_minloglevel", "2")
 
 import numpy as np
 
+from flame_assets.atomic_files import atomic_file
 from flame_assets.load import load_head
-from tracker.demo import EXCERPT, demo_clip, fetch_clip
 from tracker.errors import UserError
 from tracker.evaluation.bands import outside
 from tracker.evaluation.baselines import ABLATIONS, TRACKERS, Preset, Tracked
@@ -47,7 +47,7 @@ from tracker.evaluation.solver_checks import (
 from tracker.evaluation.summary import real_summary, synthetic_summary
 from tracker.evaluation.synthetic_suite import KnownClip, score_clips
 from tracker.evaluation.synthetic_suite import run_suite as run_synthetic
-from tracker.export.atomic import atomic_file
+from tracker.video.packaged_clips import EXCERPT, demo_clip, fetch_clip
 from tracker.video.reader import open_video
 
 SUITES = ("cycles", "synthetic", "real", "solver")

@@ -27,8 +27,8 @@ from densemarks_model.evaluation.speed import evaluate_speed  # noqa: E402
 from densemarks_model.evaluation.synthetic import evaluate_synthetic, open_shards  # noqa: E402
 from densemarks_model.evaluation.tracks import evaluate_tracks  # noqa: E402
 from densemarks_model.evaluation.transfer import evaluate_transfer  # noqa: E402
+from flame_assets.atomic_files import atomic_file  # noqa: E402
 from tracker.errors import UserError  # noqa: E402
-from tracker.export.atomic import atomic_file  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:

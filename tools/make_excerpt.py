@@ -19,10 +19,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tracker.demo import EXCERPT, fetch_clip
 from tracker.errors import UserError
 from tracker.landmarks.mediapipe_detector import FaceLandmarker
 from tracker.video import open_video
+from tracker.video.packaged_clips import EXCERPT, fetch_clip
 
 
 def orientations(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -36,8 +36,8 @@ from densemarks_model.data.synthetic.mesh import Mesh
 from densemarks_model.data.synthetic.people import Person, head_kit, pose_head, random_person
 from densemarks_model.data.synthetic.sequences import Motion, Script
 from densemarks_model.data.synthetic.views import View
+from flame_assets.atomic_files import atomic_file
 from tracker.evaluation.cycles_suite import FOLDER, Performance, write_truths
-from tracker.export.atomic import atomic_file
 
 FRAMES, FRAME_RATE, SIZE = 40, 12.5, 384
 PEOPLE_SEED, MOTION_SEED, NOISE_SEED = 20241, 20242, 20243

@@ -34,8 +34,8 @@ from densemarks_model.evaluation.pictures import (  # noqa: E402
 )
 from densemarks_model.evaluation.stereo import StereoPoints, read_cameras, reconstruct  # noqa: E402
 from densemarks_model.matching import sample_bilinear  # noqa: E402
+from flame_assets.atomic_files import atomic_file  # noqa: E402
 from tracker.errors import UserError  # noqa: E402
-from tracker.export.atomic import atomic_file  # noqa: E402
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -121,8 +121,8 @@ def _run(options: argparse.Namespace) -> int:
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's log lines are no news to a user
 
     # imported late, so that --help and option errors need no heavy libraries
-    from tracker.demo import demo_clip
     from tracker.pipeline import Request, track_video
+    from tracker.video.packaged_clips import demo_clip
 
     request = Request(
         video=demo_clip(quiet=options.quiet) if options.demo else options.video,

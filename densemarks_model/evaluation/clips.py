@@ -26,10 +26,11 @@ from tracker.errors import UserError
 from tracker.landmarks.detection import Detection
 from tracker.landmarks.landmark_schemes import LEFT_IRIS, LEFT_LIDS, RIGHT_IRIS, RIGHT_LIDS
 from tracker.landmarks.mediapipe_detector import FaceLandmarker
+from tracker.video.packaged_clips import fetch_clip
 from tracker.video.reader import open_video
 
 PACKAGED = {"demo": "demo", "single_face": "single_face", "face_noface": "single_face", "carphone": "carphone"}
-"""Clips of :data:`tracker.demo.CLIPS`, and who is in them."""
+"""Clips of :data:`tracker.video.packaged_clips.CLIPS`, and who is in them."""
 
 SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".png", ".jpg", ".jpeg")
 
@@ -69,8 +70,6 @@ class FaceSample:
 
 def packaged_clips() -> tuple[list[Clip], list[str]]:
     """The clips that come in packages, those that can be had, and why others could not."""
-    from tracker.demo import fetch_clip
-
     clips, problems = [], []
     for name, person in PACKAGED.items():
         try:

@@ -13,7 +13,7 @@ from densemarks_model.crops import HeadCrop, center_crop, crop_around_landmarks
 from densemarks_model.errors import ModelError
 from densemarks_model.evaluation.network import Network
 from densemarks_model.matching import resize_map
-from tracker.export.atomic import atomic_file
+from flame_assets.atomic_files import atomic_file
 
 CROPS = ("face", "center")
 """Ways to find the head: around MediaPipe's face, or the largest square in the middle."""

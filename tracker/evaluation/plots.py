@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from flame_assets.atomic_files import atomic_file
 from tracker.errors import UserError
 from tracker.evaluation.summary import PARTS, YAW_BINS, look_up
-from tracker.export.atomic import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tracker.export.atomic import atomic_file
+from flame_assets.atomic_files import atomic_file
 
 _COMPONENT_TYPES = {
     np.dtype(np.uint8): 5121,

@@ -10,7 +10,7 @@ import trimesh
 from jaxtyping import Float
 
 from flame_assets.asset import HeadAsset
-from tracker.export.atomic import atomic_folder
+from flame_assets.atomic_files import atomic_folder
 from tracker.export.surface import surface_parts
 from tracker.export.vertices import track_vertices
 from tracker.head_track import HeadTrack

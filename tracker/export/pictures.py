@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from tracker.export.atomic import atomic_file
+from flame_assets.atomic_files import atomic_file
 
 
 def encode_png(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:

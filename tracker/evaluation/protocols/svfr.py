@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import trimesh
 
+from flame_assets.atomic_files import atomic_file
 from tracker.errors import UserError
 from tracker.evaluation.baselines.interface import Tracked
 from tracker.evaluation.protocols.now import IBUG_LANDMARKS, neutral_mesh
-from tracker.export.atomic import atomic_file
 
 _FLAME_VERTICES = 5023
 _KEY = re.compile(r"(?P<sequence>.+)_(?P<timestep>\d+)_(?P<serial>\d+)")

