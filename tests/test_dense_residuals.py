@@ -33,7 +33,7 @@ from tracker.fitting.dense import (
 from tracker.fitting.kinematics import HeadPoints
 from tracker.fitting.photometric import PictureBatch, SkinSurface, look_at_skin, photometric_term
 from tracker.fitting.residuals import PriorResidual
-from tracker.fitting.rigid import RigidPose, align_affine
+from tracker.fitting.rigid import align_affine
 from tracker.fitting.robust import GemanMcClure
 from tracker.fitting.solver import SolverConfig, Term, Values, Variable, solve
 from tracker.fitting.visibility import coverage, visible_places
@@ -235,15 +235,14 @@ def turned(values: Values, degrees: float, shift: float, seed: int = 0) -> Value
 RIGID = [Variable("rotation"), Variable("translation")]
 
 
-def poses(scene: Scene, values: Values) -> RigidPose:
-    per_metre = FOCAL / (1 - values["translation"][:, 2])
-    return RigidPose(values["rotation"], values["translation"], per_metre)
+def pixels_per_metre(values: Values) -> torch.Tensor:
+    return FOCAL / (1 - values["translation"][:, 2])
 
 
 def test_look_up_recovers_a_pose_that_is_far_off(scene):
     start = turned(scene.truth, 25, 0.04)
     assert rotation_error_deg(start, scene.truth).min() > 20
-    term = look_up_term(scene.surface, scene.seen, poses(scene, start), DenseSettings(), CENTRE)
+    term = look_up_term(scene.surface, scene.seen, pixels_per_metre(start), DenseSettings(), CENTRE)
     found = solve([term], RIGID, start, SolverConfig(max_iterations=20)).values
     assert rotation_error_deg(found, scene.truth).max() < 0.7
     assert (found["translation"] - scene.truth["translation"]).norm(dim=1).max() < 0.01
@@ -253,7 +252,7 @@ def test_look_up_finds_the_shape(scene):
     """Ears, scalp and neck of another person than the mean."""
     start = scene.truth | {"shape": torch.zeros_like(scene.truth["shape"])}
     terms = [
-        look_up_term(scene.surface, scene.seen, poses(scene, start), DenseSettings(), CENTRE),
+        look_up_term(scene.surface, scene.seen, pixels_per_metre(start), DenseSettings(), CENTRE),
         Term("prior", PriorResidual("shape", 1.0)),
     ]
     found = solve(terms, [*RIGID, Variable("shape", shared=True)], start, SolverConfig(max_iterations=20)).values
@@ -264,7 +263,7 @@ def test_look_up_finds_the_shape(scene):
 
 def test_look_up_tells_the_neck_from_the_head(scene):
     start = scene.truth | {"neck_pose": torch.zeros(3, 3)}
-    term = look_up_term(scene.surface, scene.seen, poses(scene, start), DenseSettings(), CENTRE)
+    term = look_up_term(scene.surface, scene.seen, pixels_per_metre(start), DenseSettings(), CENTRE)
     found = solve([term], [*RIGID, Variable("neck_pose")], start, SolverConfig(max_iterations=20)).values
     assert (found["neck_pose"] - scene.truth["neck_pose"]).abs().max() < 0.05
 
@@ -321,7 +320,7 @@ def test_hands_and_glasses_hardly_move_the_fit(scene):
     start = turned(scene.truth, 10, 0.02)
     spoilt = scene.seen.pixels.clone()
     spoilt[:, ::4] += 60
-    term = look_up_term(scene.surface, dataclasses.replace(scene.seen, pixels=spoilt), poses(scene, start), DenseSettings(), CENTRE)
+    term = look_up_term(scene.surface, dataclasses.replace(scene.seen, pixels=spoilt), pixels_per_metre(start), DenseSettings(), CENTRE)
     robust = solve([term], RIGID, start, SolverConfig(max_iterations=30)).values
     plain = solve([Term("squares", term.residual)], RIGID, start, SolverConfig(max_iterations=30)).values
     assert isinstance(term.kernel, GemanMcClure)

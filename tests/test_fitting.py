@@ -178,12 +178,13 @@ def test_closed_form_pose_is_exact_for_orthographic_views(face):
 
 
 def test_landmarks_that_face_away_are_ignored(face, config):
-    yaw = torch.tensor([[0.0, 1.2, 0.0]])
-    trust = face.visibility(yaw, torch.zeros(1, 3), config.landmarks)[0]
+    still, yaw = torch.zeros(1, 3), torch.tensor([[0.0, 1.2, 0.0]])
     left_cheek, right_cheek = ((face.numbers == n).nonzero()[0, 0] for n in (454, 234))
-    # a head turned to its left shows its right cheek
-    assert trust[right_cheek] > 0.9
-    assert trust[left_cheek] == 0
+    # a head turned to its left shows its right cheek, whichever joint turns it
+    for turns in ({"rotation": yaw}, {"rotation": still, "neck_pose": yaw}, {"rotation": yaw / 2, "neck_pose": yaw / 2}):
+        trust = face.visibility({"translation": still, **turns}, config.landmarks)[0]
+        assert trust[right_cheek] > 0.9
+        assert trust[left_cheek] == 0
 
 
 def test_closed_eyes_take_the_irises_out(batch):

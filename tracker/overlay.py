@@ -13,9 +13,9 @@ from tqdm import tqdm
 from flame_assets.asset import HeadAsset
 from tracker.config import OverlaySettings
 from tracker.export.vertices import track_vertices
+from tracker.head_track import HeadTrack
 from tracker.rendering.canvas import MeshCanvas
 from tracker.rendering.clip_space import perspective, vertex_normals, world_to_clip
-from tracker.head_track import HeadTrack
 from tracker.video.reader import at_times, open_video
 from tracker.video.writer import VideoWriter
 

@@ -37,12 +37,12 @@ from tracker.fitting.keyframes import SharedFit, fit_shared
 from tracker.fitting.objective import FaceLandmarks
 from tracker.fitting.observations import FrameBatch
 from tracker.fitting.sequence import FrameFits, fit_frames
+from tracker.head_track import HeadTrack
 from tracker.landmarks.mediapipe_detector import FaceLandmarker
 from tracker.landmarks.store import LandmarkStore
 from tracker.photometric.picture_store import PictureStore
 from tracker.photometric.reading import read_pictures
 from tracker.report import RunReport, StageClock, peak_memory_mb
-from tracker.head_track import HeadTrack
 from tracker.video.reader import at_times, open_video
 from tracker.workspace import result_folder
 

@@ -38,11 +38,11 @@ from tracker.fitting.observations import FrameBatch
 from tracker.fitting.rigid import RigidPose
 from tracker.fitting.sequence import with_identity
 from tracker.fitting.solver import Term, Values, solve, total_cost
+from tracker.head_track import HeadTrack
 from tracker.landmarks.store import LandmarkStore
 from tracker.pipeline import Request, observe, one_torch_thread, read_batch
 from tracker.report import StageClock
 from tracker.rotations import axis_angle_to_matrix, matrix_to_axis_angle
-from tracker.head_track import HeadTrack
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def convergence_share(prepared: Prepared, angle_deg: float = 25.0, shift: float 
             index = torch.tensor([frame])
             one = blind.select(index)
             pose = RigidPose(poses.rotation[index], poses.translation[index], poses.pixels_per_metre[index])
-            terms = [*dense_terms(face, one, pose, config.dense, camera.principal_point), *prior_terms(variables, config.priors, face.head)]
+            terms = [*dense_terms(face, one, pose.pixels_per_metre, config.dense, camera.principal_point), *prior_terms(variables, config.priors, face.head)]
             here = {k: v[index] if k not in prepared.constants else v for k, v in values.items()}
             here = solve(terms, rigid, here, config.solver(15)).values
             out.append(solve(terms, variables, here, config.solver(8)).values)
@@ -153,18 +153,18 @@ def compare_with_adam(prepared: Prepared, frames: int = 16, steps: int = 50) -> 
     variables = frame_variables(face.head, config)
     start = initial_values(face, batch, poses, config) | prepared.constants
 
-    def terms_of(part: FrameBatch, pose: RigidPose) -> list[Term]:
+    def terms_of(part: FrameBatch, pose: RigidPose, values: Values) -> list[Term]:
         return [
-            landmark_term(face, part, pose, config, camera.principal_point),
-            *dense_terms(face, part, pose, config.dense, camera.principal_point),
+            landmark_term(face, part, pose.pixels_per_metre, values, config, camera.principal_point),
+            *dense_terms(face, part, pose.pixels_per_metre, config.dense, camera.principal_point),
             *prior_terms(variables, config.priors, face.head),
         ]
 
     with one_torch_thread():
         iterations = config.solver(config.tracking.iterations)
-        solve(terms_of(batch, poses), variables, start, iterations)  # the first call compiles and allocates
+        solve(terms_of(batch, poses, start), variables, start, iterations)  # the first call compiles and allocates
         began = time.perf_counter()
-        terms = terms_of(batch, poses)
+        terms = terms_of(batch, poses, start)
         solution = solve(terms, variables, start, iterations)
         solver_seconds = time.perf_counter() - began
 
@@ -178,8 +178,9 @@ def compare_with_adam(prepared: Prepared, frames: int = 16, steps: int = 50) -> 
                 for k, v in start.items()
                 if k not in prepared.constants
             }
-            before = minimise(terms_of(batch.select(index), pose), variables, one | prepared.constants, steps)
-            cost += total_cost(terms_of(batch.select(index), pose), before)
+            terms = terms_of(batch.select(index), pose, one | prepared.constants)
+            before = minimise(terms, variables, one | prepared.constants, steps)
+            cost += total_cost(terms, before)
         adam_seconds = time.perf_counter() - began
     return AdamComparison(1000 * solver_seconds / frames, 1000 * adam_seconds / frames, solution.cost, cost)
 

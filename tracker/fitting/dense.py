@@ -20,11 +20,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flame_assets.asset import HeadAsset
-from tracker.camera import CAMERA_POSITION, project
+from tracker.camera import project
 from tracker.config import DenseSettings
 from tracker.dense.sites import DenseSites
 from tracker.fitting.kinematics import HeadPoints
-from tracker.fitting.rigid import RigidPose
 from tracker.fitting.robust import GemanMcClure
 from tracker.fitting.solver import Linearization, Term
 from tracker.head_model import HeadModel
@@ -194,10 +193,14 @@ def sample_map(
 
 
 def look_up_term(
-    surface: DenseSurface, batch: DenseBatch, poses: RigidPose, settings: DenseSettings, principal_point: tuple[float, float]
+    surface: DenseSurface,
+    batch: DenseBatch,
+    pixels_per_metre: Float[Tensor, "frames"],
+    settings: DenseSettings,
+    principal_point: tuple[float, float],
 ) -> Term:
     """Reprojection of the places where the network saw them."""
-    pixels_per_cube = poses.pixels_per_metre * surface.metres_per_cube
+    pixels_per_cube = pixels_per_metre * surface.metres_per_cube
     precision = batch.precision / (pixels_per_cube[:, None] * settings.error_inflation)
     residual = LookUpResidual(surface.points, batch.offsets, batch.pixels, precision, principal_point)
     return Term("dense look-up", residual, GemanMcClure(settings.kernel_scale))
@@ -225,10 +228,7 @@ def outline_term(
         on_map = pixels @ linear.mT + shift
         size = on_map.new_tensor([batch.maps.shape[3], batch.maps.shape[2]])
         inside = ((on_map > 1.5) & (on_map < size - 1.5)).all(-1)
-        blended = torch.einsum("nj,fjab->fnab", surface.points.weights, head.linear)
-        normals = torch.nn.functional.normalize((blended @ surface.normals[..., None])[..., 0], dim=-1)
-        towards = torch.nn.functional.normalize(head.positions.new_tensor(CAMERA_POSITION) - head.positions, dim=-1)
-        edge_on = (1 - ((normals * towards).sum(-1) / _EDGE_COSINE).square()).clamp_min(0)
+        edge_on = (1 - (head.facing(surface.normals) / _EDGE_COSINE).square()).clamp_min(0)
         known, _ = sample_map(torch.stack([batch.outline, batch.outline_error, drawn], dim=1), on_map)
         # edge-on places well inside belong to the outline of a nose or an ear, which the mask does not show
         near = (known[..., 0].abs() < _OUTLINE_REACH) & (known[..., 2].abs() < _RIM)

@@ -26,7 +26,7 @@ from tracker.fitting.objective import (
 from tracker.fitting.observations import FrameBatch
 from tracker.fitting.photometric import look_at_skin
 from tracker.fitting.rigid import RigidPose
-from tracker.fitting.solver import Solution, Term, Values, Variable, solve
+from tracker.fitting.solver import Solution, Values, Variable, solve
 from tracker.photometric.light import Appearance, estimate_appearance
 
 # Landmarks are re-weighted by visibility once the poses are known better than the closed form gives them.
@@ -122,13 +122,12 @@ def fit_shared(
 
     for _ in range(_ROUNDS):
         terms = [
-            landmark_term(face, batch, poses, config, principal_point),
+            landmark_term(face, batch, poses.pixels_per_metre, values, config, principal_point),
             *prior_terms(local, config.priors, face.head),
             *identity_terms(config.priors, camera),
         ]
         solution = solve(terms, [*local, *shared], values, config.solver(config.keyframes.iterations))
         values = solution.values
-        poses = RigidPose(values["rotation"], values["translation"], poses.pixels_per_metre)
     if face.dense is not None and batch.dense is not None:
         solution = _add_dense(face, batch, poses, [*local, *shared], values, camera, config)
         values = solution.values
@@ -163,16 +162,15 @@ def _add_dense(
     shared_terms = [*prior_terms(local, config.priors, face.head), *identity_terms(config.priors, camera)]
     for _ in range(_ROUNDS):
         terms = [
-            landmark_term(face, batch, poses, config, principal_point),
-            *dense_terms(face, batch, poses, settings, principal_point, values),
+            landmark_term(face, batch, poses.pixels_per_metre, values, config, principal_point),
+            *dense_terms(face, batch, poses.pixels_per_metre, settings, principal_point, values),
             *shared_terms,
         ]
         solution = solve(terms, variables, values, config.solver(settings.keyframe_iterations))
         values = solution.values
-        poses = RigidPose(values["rotation"], values["translation"], poses.pixels_per_metre)
     if settings.compare:
         terms = [
-            landmark_term(face, batch, poses, config, principal_point),
+            landmark_term(face, batch, poses.pixels_per_metre, values, config, principal_point),
             *compare_terms(face, batch, values, settings, principal_point),
             *shared_terms,
         ]
@@ -190,14 +188,15 @@ def _settle_pose(
 ) -> Values:
     """Rigid pose and expression first: identity must not explain a pose that is still wrong."""
     local = frame_variables(face.head, config)
-    terms: list[Term] = [
-        landmark_term(face, batch, poses, config, principal_point),
-        *dense_terms(face, batch, poses, config.dense, principal_point),
-        *prior_terms(local, config.priors, face.head),
-    ]
     rigid = [v for v in local if v.name in ("rotation", "translation")]
-    values = solve(terms, rigid, values, config.solver(6)).values
-    return solve(terms, local, values, config.solver(4)).values
+    for free, iterations in ((rigid, 6), (local, 4)):
+        terms = [
+            landmark_term(face, batch, poses.pixels_per_metre, values, config, principal_point),
+            *dense_terms(face, batch, poses.pixels_per_metre, config.dense, principal_point),
+            *prior_terms(local, config.priors, face.head),
+        ]
+        values = solve(terms, free, values, config.solver(iterations)).values
+    return values
 
 
 def _focal_sigma(solution: Solution, camera: FocalPrior) -> float:

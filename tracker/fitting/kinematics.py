@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tracker.camera import CAMERA_POSITION
 from tracker.head_model import HeadModel, PosedHead
 from tracker.rotations import left_jacobian
 
@@ -70,6 +71,16 @@ class HeadPoints:
         positions = (blended @ vertices[..., None])[..., 0] + model.weights @ shifts + translation[:, None]
         axis_angles = torch.stack([rotation, neck, jaw, eyes[:, :3], eyes[:, 3:]], dim=1)
         return HeadPoints(model, posed, axis_angles, positions, linear, shifts, translation)
+
+    def turned(self, normals: Float[Tensor, "n 3"]) -> Float[Tensor, "frames n 3"]:
+        """Unit normals of the points in the world, from those in the rest frame: turned as the points are, by every joint."""
+        blended = torch.einsum("nj,fjab->fnab", self.model.weights, self.linear)
+        return torch.nn.functional.normalize((blended @ normals[..., None])[..., 0], dim=-1)
+
+    def facing(self, normals: Float[Tensor, "n 3"]) -> Float[Tensor, "frames n"]:
+        """Cosine between each point's normal (given in the rest frame) and the line of sight back to the camera."""
+        towards = torch.nn.functional.normalize(self.positions.new_tensor(CAMERA_POSITION) - self.positions, dim=-1)
+        return (self.turned(normals) * towards).sum(-1)
 
     def jacobians(
         self, rows: Float[Tensor, "frames n k 3"], wanted: frozenset[str]

@@ -24,6 +24,7 @@ from tracker.config import (
 from tracker.dense.outline import FINER, signed_distance
 from tracker.dense.sites import DenseSites
 from tracker.fitting.dense import DenseBatch, DenseSurface, embedding_term, look_up_term, outline_term
+from tracker.fitting.kinematics import HeadPoints
 from tracker.fitting.observations import FrameBatch
 from tracker.fitting.photometric import PictureBatch, SkinSurface, photometric_term
 from tracker.fitting.residuals import DifferenceResidual, LandmarkResidual, PriorResidual, SmoothnessResidual
@@ -35,7 +36,6 @@ from tracker.head_model import HeadModel
 from tracker.landmarks.landmark_schemes import INTER_OCULAR, landmark_groups
 from tracker.photometric.light import Appearance
 from tracker.rendering import get_renderer
-from tracker.rotations import axis_angle_to_matrix
 
 # Landmarks that speech and expression hardly move, for the closed-form pose: forehead, nose, eye corners, cheekbones.
 _STABLE = (10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 1, 33, 133, 362, 263, 127, 356, 234, 454, 93, 323, 116, 345, 50, 280)
@@ -151,16 +151,14 @@ class FaceLandmarks:
             torch.where(use, found.pixels_per_metre, poses.pixels_per_metre),
         )
 
-    def visibility(self, rotation: Tensor, translation: Tensor, settings: LandmarkSettings) -> Float[Tensor, "frames n"]:
-        """Trust in [0, 1] by how much each landmark's surface faces the camera at the given head poses.
+    def visibility(self, values: Mapping[str, Tensor], settings: LandmarkSettings) -> Float[Tensor, "frames n"]:
+        """Trust in [0, 1] by how much each landmark's surface faces the camera at ``values``.
 
         A detector places landmarks on the far side of a turned head by habit, not by sight; contour points slide along
         the silhouette. Both show as normals that turn away from the line of sight.
         """
-        turned = torch.einsum("fab,nb->fna", axis_angle_to_matrix(rotation), self.normals)
-        to_camera = translation.new_tensor(CAMERA_POSITION) - translation
-        to_camera = to_camera / to_camera.norm(dim=-1, keepdim=True)
-        cosine = torch.einsum("fna,fa->fn", turned, to_camera)
+        to_camera = torch.nn.functional.normalize(values["translation"].new_tensor(CAMERA_POSITION) - values["translation"], dim=-1)
+        cosine = torch.einsum("fna,fa->fn", HeadPoints.evaluate(self.points, values).turned(self.normals), to_camera)
         span = settings.visible_cosine - settings.hidden_cosine
         ramp = ((cosine - settings.hidden_cosine) / max(span, 1e-6)).clamp(0, 1)
         return ramp * ramp * (3 - 2 * ramp)
@@ -169,14 +167,16 @@ class FaceLandmarks:
 def landmark_term(
     face: FaceLandmarks,
     batch: FrameBatch,
-    poses: RigidPose,
+    pixels_per_metre: Float[Tensor, "frames"],
+    values: Mapping[str, Tensor],
     config: TrackerConfig,
     principal_point: tuple[float, float],
 ) -> Term:
-    """Reprojection of the landmarks; errors are judged relative to each frame's face size, seen frontally."""
+    """Reprojection of the landmarks that are visible at ``values``; errors are judged relative to each frame's face size,
+    seen frontally."""
     settings = config.landmarks
-    unit_px = poses.pixels_per_metre * face.inter_ocular_m()
-    trust = face.visibility(poses.rotation, poses.translation, settings) * batch.iris_trust()[:, face.numbers]
+    unit_px = pixels_per_metre * face.inter_ocular_m()
+    trust = face.visibility(values, settings) * batch.iris_trust()[:, face.numbers]
     trust = trust * batch.has_landmarks.to(trust)[:, None]
     precision = trust.sqrt() / (face.expected_error * unit_px[:, None])
     if batch.dense is not None:
@@ -189,7 +189,7 @@ def landmark_term(
 def dense_terms(
     face: FaceLandmarks,
     batch: FrameBatch,
-    poses: RigidPose,
+    pixels_per_metre: Float[Tensor, "frames"],
     settings: DenseSettings,
     principal_point: tuple[float, float],
     values: Mapping[str, Tensor] | None = None,
@@ -199,7 +199,7 @@ def dense_terms(
         return []
     terms = []
     if settings.look_up:
-        terms.append(look_up_term(face.dense, batch.dense, poses, settings, principal_point))
+        terms.append(look_up_term(face.dense, batch.dense, pixels_per_metre, settings, principal_point))
     if values is not None and settings.outline_inflation > 0:
         drawn = _drawn_outline(face.head, batch.dense, values, principal_point)
         terms.append(outline_term(face.dense, batch.dense, values, settings, principal_point, drawn))

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flame_assets.asset import HeadAsset, LandmarkEmbedding
-from tracker.camera import CAMERA_POSITION, project
+from tracker.camera import project
 from tracker.config import PhotometricSettings
 from tracker.fitting.dense import MapResidual, sample_map
 from tracker.fitting.kinematics import HeadPoints
@@ -94,12 +94,9 @@ def look_at_skin(
     height, width = batch.pictures.shape[2:]
     inside = ((on_map > 1) & (on_map < on_map.new_tensor([width, height]) - 1)).all(-1)
     seen, _ = sample_map(torch.cat([batch.pictures, batch.trust[:, None]], dim=1), on_map)
-    blended = torch.einsum("nj,fjab->fnab", skin.points.weights, head.linear)
-    normals = torch.nn.functional.normalize((blended @ skin.normals[..., None])[..., 0], dim=-1)
-    towards = torch.nn.functional.normalize(head.positions.new_tensor(CAMERA_POSITION) - head.positions, dim=-1)
-    facing = (((normals * towards).sum(-1) - _GRAZING) / (1 - _GRAZING)).clamp(0, 1)
+    facing = ((head.facing(skin.normals) - _GRAZING) / (1 - _GRAZING)).clamp(0, 1)
     trusted = seen[..., 3].clamp(0, 1) * batch.present.to(facing)[:, None]
-    return SkinView(seen[..., :3], normals, torch.where(inside, facing * trusted * visible, 0))
+    return SkinView(seen[..., :3], head.turned(skin.normals), torch.where(inside, facing * trusted * visible, 0))
 
 
 def photometric_term(

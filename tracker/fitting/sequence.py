@@ -151,32 +151,29 @@ def _solve_window(
         *extra,
     ]
     terms = [
-        landmark_term(face, batch, poses, config, principal_point),
-        *dense_terms(face, batch, poses, config.dense, principal_point),
+        landmark_term(face, batch, poses.pixels_per_metre, values, config, principal_point),
+        *dense_terms(face, batch, poses.pixels_per_metre, config.dense, principal_point),
         *settled,
     ]
     values = solve(terms, variables, values, config.solver(config.tracking.iterations)).values
     if face.dense is not None and batch.dense is not None and config.dense.outline_inflation > 0 and config.dense.refine_iterations > 0:
-        poses = RigidPose(values["rotation"], values["translation"], poses.pixels_per_metre)
         terms = [
-            landmark_term(face, batch, poses, config, principal_point),
-            *dense_terms(face, batch, poses, config.dense, principal_point, values),
+            landmark_term(face, batch, poses.pixels_per_metre, values, config, principal_point),
+            *dense_terms(face, batch, poses.pixels_per_metre, config.dense, principal_point, values),
             *settled,
         ]
         values = solve(terms, variables, values, config.solver(config.dense.refine_iterations)).values
     if config.dense.compare and face.dense is not None and batch.dense is not None:
-        poses = RigidPose(values["rotation"], values["translation"], poses.pixels_per_metre)
         terms = [
-            landmark_term(face, batch, poses, config, principal_point),
+            landmark_term(face, batch, poses.pixels_per_metre, values, config, principal_point),
             *compare_terms(face, batch, values, config.dense, principal_point),
             *settled,
         ]
         values = solve(terms, variables, values, config.solver(config.dense.compare_iterations)).values
     if batch.pictures is not None:
-        poses = RigidPose(values["rotation"], values["translation"], poses.pixels_per_metre)
         terms = [
-            landmark_term(face, batch, poses, config, principal_point),
-            *dense_terms(face, batch, poses, config.dense, principal_point, values),
+            landmark_term(face, batch, poses.pixels_per_metre, values, config, principal_point),
+            *dense_terms(face, batch, poses.pixels_per_metre, config.dense, principal_point, values),
             *colour_terms(face, batch, values, appearance, config.photometric, principal_point),
             *settled,
         ]

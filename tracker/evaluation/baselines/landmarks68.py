@@ -89,11 +89,14 @@ class Landmarks68Adam:
         part = batch.select(chosen)
         pose = RigidPose(poses.rotation[chosen], poses.translation[chosen], poses.pixels_per_metre[chosen])
         local = frame_variables(face.head, config)
-        terms = [*_terms(face, part, pose, local, camera.principal_point, config), *identity_terms(config.priors, camera)]
         shared = [Variable("shape", shared=True), Variable("log_focal", shared=True)]
         start = initial_values(face, part, pose, config)
         start["shape"] = pose.rotation.new_zeros(face.head.n_identity)
         start["log_focal"] = pose.rotation.new_tensor([math.log(camera.focal_px)])
+        terms = [
+            *_terms(face, part, pose.pixels_per_metre, start, local, camera.principal_point, config),
+            *identity_terms(config.priors, camera),
+        ]
         values = minimise(terms, [*local, *shared], start, self.keyframe_steps)
         # no step is taken: only the solver's report on where Adam ended
         report = solve(terms, [*local, *shared], values, SolverConfig(max_iterations=1))
@@ -111,17 +114,19 @@ class Landmarks68Adam:
             index = torch.tensor([frame])
             one = batch.select(index)
             pose = RigidPose(poses.rotation[index], poses.translation[index], poses.pixels_per_metre[index])
-            start = found[-1] if found else initial_values(face, one, pose, config)
-            solved = minimise(_terms(face, one, pose, variables, principal_point, config), variables, start | constants, self.steps)
+            start = (found[-1] if found else initial_values(face, one, pose, config)) | constants
+            terms = _terms(face, one, pose.pixels_per_metre, start, variables, principal_point, config)
+            solved = minimise(terms, variables, start, self.steps)
             found.append({v.name: solved[v.name] for v in variables})
         return {v.name: torch.cat([f[v.name] for f in found]) for v in variables}
 
 
 def _terms(
-    face: FaceLandmarks, batch: FrameBatch, poses: RigidPose, variables: list[Variable],
+    face: FaceLandmarks, batch: FrameBatch, pixels_per_metre: torch.Tensor, values: Values, variables: list[Variable],
     principal_point: tuple[float, float], config: TrackerConfig,
 ) -> list[Term]:  # fmt: skip
-    return [landmark_term(face, batch, poses, config, principal_point), *prior_terms(variables, config.priors, face.head)]
+    seen = landmark_term(face, batch, pixels_per_metre, values, config, principal_point)
+    return [seen, *prior_terms(variables, config.priors, face.head)]
 
 
 def _with_68_points(asset: HeadAsset) -> HeadAsset:

@@ -17,11 +17,11 @@ from flame_assets.similarity import similarity
 from tracker.camera import CAMERA_POSITION
 from tracker.errors import UserError
 from tracker.evaluation.baselines.interface import Tracked
+from tracker.head_track import HeadTrack
 from tracker.landmarks.landmark_schemes import BLENDSHAPE_NAMES
 from tracker.landmarks.mediapipe_detector import FaceLandmarker
 from tracker.pipeline import nearest_index
 from tracker.report import StageClock, peak_memory_mb
-from tracker.head_track import HeadTrack
 from tracker.video.reader import open_video
 
 _FIELD_OF_VIEW_DEG = 63.0  # vertical, of the camera that its matrices assume
