@@ -11,9 +11,7 @@ import trimesh
 from flame_assets.atomic_files import atomic_folder
 from tests.heads import tiny_head
 from tests.tracks import talking_track
-from tracker.errors import UserError
-from tracker.export import meshes
-from tracker.export.meshes import write_mesh_sequence
+from tracker.export import export
 from tracker.export.vertices import track_vertices
 
 
@@ -21,7 +19,7 @@ from tracker.export.vertices import track_vertices
 def test_every_frame_reads_back(file_format, tolerance, tmp_path):
     asset = tiny_head()
     track = talking_track(asset, 40)  # more than one chunk
-    write_mesh_sequence(tmp_path / "meshes", track, asset, file_format)
+    assert export(track, asset, file_format, tmp_path) == ["meshes/"]
     names = sorted(p.name for p in (tmp_path / "meshes").iterdir())
     assert names == [f"{t:05d}.{file_format}" for t in range(40)]
     for number, expected in enumerate(track_vertices(track, asset)):
@@ -39,7 +37,7 @@ def test_every_frame_reads_back(file_format, tolerance, tmp_path):
 
 def test_obj_has_uv_and_named_groups(tmp_path):
     asset = tiny_head()
-    write_mesh_sequence(tmp_path / "meshes", talking_track(asset, 1), asset, "obj")
+    export(talking_track(asset, 1), asset, "obj", tmp_path)
     text = (tmp_path / "meshes" / "00000.obj").read_text()
     groups = [line[2:] for line in text.splitlines() if line.startswith("g ")]
     assert groups == ["pupil", "iris", "eye", "teeth", "lips", "skin"]
@@ -56,37 +54,53 @@ def test_obj_has_uv_and_named_groups(tmp_path):
 
 def test_obj_of_a_head_without_uv(tmp_path):
     asset = dataclasses.replace(tiny_head(), uv=None, uv_faces=None)
-    write_mesh_sequence(tmp_path / "meshes", talking_track(asset, 1), asset, "obj")
+    export(talking_track(asset, 1), asset, "obj", tmp_path)
     mesh = trimesh.load(tmp_path / "meshes" / "00000.obj", force="mesh", process=False)
     assert len(mesh.faces) == len(asset.faces)
 
 
-def test_a_new_sequence_replaces_an_old_one(tmp_path):
+def test_a_new_sequence_replaces_an_old_one_of_its_format(tmp_path):
     asset = tiny_head()
-    write_mesh_sequence(tmp_path / "meshes", talking_track(asset, 5), asset, "ply")
-    write_mesh_sequence(tmp_path / "meshes", talking_track(asset, 2), asset, "obj")
-    assert sorted(p.name for p in (tmp_path / "meshes").iterdir()) == ["00000.obj", "00001.obj"]
+    export(talking_track(asset, 5), asset, "ply,obj", tmp_path)
+    export(talking_track(asset, 2), asset, "obj", tmp_path)
+    left = sorted(p.name for p in (tmp_path / "meshes").iterdir())
+    assert left == ["00000.obj", "00000.ply", "00001.obj", *(f"{t:05d}.ply" for t in range(1, 5))]
     assert [p.name for p in tmp_path.iterdir()] == ["meshes"]
 
 
 @pytest.mark.parametrize("existing", [False, True])
-def test_a_failing_writer_leaves_what_was_there(existing, tmp_path, monkeypatch):
+def test_an_interrupted_writer_leaves_what_was_there(existing, tmp_path):
     asset = tiny_head()
     if existing:
-        write_mesh_sequence(tmp_path / "meshes", talking_track(asset, 2), asset, "ply")
-    real = meshes.track_vertices
+        export(talking_track(asset, 2), asset, "ply", tmp_path)
+        export(talking_track(asset, 1), asset, "obj", tmp_path)
+    before = {p.name: p.read_bytes() for p in tmp_path.rglob("*.*") if p.is_file()}
 
-    def stops(track, asset):
-        for number, vertices in enumerate(real(track, asset)):
-            if number == 3:
-                raise OSError(28, "No space left on device")
-            yield vertices
+    def stops(name, done, total):
+        assert (name, total) == ("obj", 6)
+        if done == 3:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(meshes, "track_vertices", stops)
-    with pytest.raises(OSError):
-        write_mesh_sequence(tmp_path / "meshes", talking_track(asset, 6), asset, "obj")
-    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*"))
-    assert left == (["meshes", "meshes/00000.ply", "meshes/00001.ply"] if existing else [])
+    with pytest.raises(KeyboardInterrupt):
+        export(talking_track(asset, 6), asset, "obj", tmp_path, progress=stops)
+    assert {p.name: p.read_bytes() for p in tmp_path.rglob("*.*") if p.is_file()} == before
+    assert [p.name for p in tmp_path.iterdir()] == (["meshes"] if existing else [])
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("left", [("f", ".f.old"), (".f.old",), ("f", ".f.part")])
+def test_what_a_killed_run_left_does_no_harm(left, fails, tmp_path):
+    """Killed between the steps that put a new folder in the place of an old one, a run can tidy nothing up."""
+    for name in left:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.old").write_text(name)
+    if fails:
+        with pytest.raises(OSError), atomic_folder(tmp_path / "f"):
+            raise OSError
+        assert [p.name for p in tmp_path.iterdir()] == ["f"] and (tmp_path / "f" / "1.old").exists()
+    with atomic_folder(tmp_path / "f", "*.old") as folder:
+        (folder / "2.old").write_text("new")
+    assert [p.name for p in tmp_path.iterdir()] == ["f"] and [p.name for p in (tmp_path / "f").iterdir()] == ["2.old"]
 
 
 def test_a_folder_comes_back_when_its_replacement_fails(tmp_path, monkeypatch):
@@ -106,12 +120,3 @@ def test_a_folder_comes_back_when_its_replacement_fails(tmp_path, monkeypatch):
     with pytest.raises(OSError), atomic_folder(tmp_path / "f") as folder:
         (folder / "new").write_text("new")
     assert [p.name for p in tmp_path.iterdir()] == ["f"] and (tmp_path / "f" / "old").read_text() == "old"
-
-
-def test_wrong_head_and_wrong_format(tmp_path):
-    asset = tiny_head()
-    with pytest.raises(ValueError, match="stl"):
-        write_mesh_sequence(tmp_path / "meshes", talking_track(asset, 1), asset, "stl")
-    with pytest.raises(UserError, match="made with head"):
-        write_mesh_sequence(tmp_path / "meshes", talking_track(asset, 1), tiny_head(3), "obj")
-    assert list(tmp_path.iterdir()) == []

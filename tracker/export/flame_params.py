@@ -16,7 +16,10 @@ from jaxtyping import Float
 from flame_assets.stable_npz import write_stable_npz
 from tracker.errors import UserError
 from tracker.export.camera_matrices import camera_matrices
+from tracker.export.registry import ExportJob
 from tracker.head_track import POSE_SIZES, HeadTrack
+
+FILE_NAME = "flame_params.npz"
 
 FLAME_IDENTITY, FLAME_EXPRESSION = 300, 100
 
@@ -47,6 +50,12 @@ def write_flame_params(path: Path, track: HeadTrack) -> None:
         "head_sha256": np.array(track.head_sha256),
     }
     write_stable_npz(Path(path), arrays)
+
+
+def export(job: ExportJob) -> list[str]:
+    """Write ``flame_params.npz``."""
+    write_flame_params(job.folder / FILE_NAME, job.track)
+    return [FILE_NAME]
 
 
 def load_track(path: Path) -> HeadTrack:

@@ -22,6 +22,7 @@ from tracker.camera import CAMERA_POSITION, Camera
 from tracker.export.camera_matrices import FAR_M, NEAR_M
 from tracker.export.glb_file import INDEX_DATA, VERTEX_DATA, GlbFile
 from tracker.export.pictures import encode_png
+from tracker.export.registry import ExportJob
 from tracker.export.rig import Rig, build_rig
 from tracker.export.surface import SplitSurface, material, split_at_seams, surface_parts, unit_normals
 from tracker.export.vertices import check_head
@@ -34,6 +35,12 @@ _STILL_M, _STILL_QUATERNION = 1e-7, 1e-7  # channels that move less than this ar
 # nodes: the joints come first, so that a joint's number is its node's
 _MESH_NODE = len(JOINT_NAMES)
 _CAMERA_NODE = _MESH_NODE + 1
+
+
+def export(job: ExportJob) -> list[str]:
+    """Write ``head.glb``."""
+    write_glb(job.folder / "head.glb", job.track, job.head, job.texture)
+    return ["head.glb"]
 
 
 def write_glb(

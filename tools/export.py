@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Write a finished track in further formats.
+
+    python tools/export.py out/NAME --to obj,glb [--head PATH] [--folder FOLDER]
+
+Exit code: 0 when everything was written, 2 for bad input or options, 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tracker.errors import UserError  # noqa: E402
+from tracker.export import EXPORTERS, check_formats, export  # noqa: E402
+from tracker.export.registry import Progress  # noqa: E402
+from tracker.terminal import lasting_output  # noqa: E402
+
+if TYPE_CHECKING:
+    import numpy as np
+
+PARAMETERS, TEXTURE, SUMMARY = "flame_params.npz", "texture.png", "summary.json"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The options."""
+    formats = "\n".join(f"  {e.name:<9}{e.files}: {e.content}" for e in EXPORTERS.values())
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=f"formats:\n{formats}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("track", type=Path, metavar="RESULT", help=f"folder of a finished run, or its {PARAMETERS}")
+    parser.add_argument("--to", required=True, metavar="LIST", help="formats, with commas between")
+    parser.add_argument("--head", type=Path, metavar="PATH", help="the head that the run was given (default: the one that comes with the project)")
+    parser.add_argument("--folder", type=Path, metavar="FOLDER", help="where to write (default: beside the track)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars, no list of what was written")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code."""
+    options = build_parser().parse_args(arguments)
+    with lasting_output():
+        try:
+            folder, names = _run(options)
+        except KeyboardInterrupt:
+            print("interrupted; no unfinished file was left behind", file=sys.stderr)
+            return 130
+        except UserError as error:
+            print(f"export.py: error: {error}", file=sys.stderr)
+            return error.exit_code
+        if not options.quiet:
+            print(f"written to {folder}: {', '.join(names)}")
+    return 0
+
+
+def _run(options: argparse.Namespace) -> tuple[Path, list[str]]:
+    check_formats(options.to)  # a slip of the pen should not cost the import of torch
+    from flame_assets.asset import AssetError
+    from flame_assets.load import load_head
+    from tracker.export.flame_params import load_track
+
+    file = options.track / PARAMETERS if options.track.is_dir() else options.track
+    track = load_track(file)
+    try:
+        head = load_head(options.head)
+    except AssetError as error:
+        raise UserError(f"--head: {error}") from error
+    folder = options.folder or file.parent
+    with _bars(options.quiet) as progress:
+        return folder, export(track, head, options.to, folder, texture=read_texture(file.parent), progress=progress)
+
+
+def read_texture(folder: Path) -> np.ndarray | None:
+    """The texture that belongs to a folder's track, RGB; None when there is none, or only that of an earlier run.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    path, summary = folder / TEXTURE, folder / SUMMARY
+    if not path.is_file():
+        return None
+    try:
+        if TEXTURE not in json.loads(summary.read_text(encoding="utf-8"))["files"]:
+            return None
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # a folder without its summary: what lies there is taken to belong together
+    from tracker.export.pictures import read_picture
+
+    return read_picture(path)
+
+
+@contextmanager
+def _bars(quiet: bool) -> Iterator[Progress]:
+    """A progress bar for each format that tells how far it is."""
+    from tqdm import tqdm
+
+    bars: dict[str, tqdm] = {}
+
+    def progress(name: str, done: int, total: int) -> None:
+        if name not in bars:
+            bars[name] = tqdm(total=total, desc=name, unit="frame", disable=quiet)
+        bars[name].update(done - bars[name].n)
+        if done == total:
+            bars[name].close()
+
+    try:
+        yield progress
+    finally:
+        for bar in bars.values():
+            bar.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""Every format that a track can be written in, and the one function that writes them.
+
+To add a format: a module in this folder with a function that takes an :class:`ExportJob`, writes into its folder and
+returns the names of what it wrote; and a line in :data:`EXPORTERS`. ``--export``, ``tools/export.py``, the table in
+``docs/outputs.md`` and the tests read the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tracker.errors import UserError
+
+if TYPE_CHECKING:  # names and descriptions must not cost the import of numpy and torch
+    import numpy as np
+    from jaxtyping import UInt8
+
+    from flame_assets.asset import HeadAsset
+    from tracker.head_track import HeadTrack
+
+Progress = Callable[[str, int, int], None]
+"""Called with a format's name, the frames that it has written, and all its frames."""
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """What a format gets.
+
+    Attributes:
+        track: what to write.
+        head: the head that the track was made with.
+        folder: where to write; it exists.
+        texture: the clip's texture, RGB, row 0 at v = 1; None when there is none.
+        written: to be called with the number of frames written so far, by formats that take long.
+    """
+
+    track: HeadTrack
+    head: HeadAsset
+    folder: Path
+    texture: UInt8[np.ndarray, "size size 3"] | None
+    written: Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """One format.
+
+    Attributes:
+        name: what the user calls it.
+        files: what it writes, as the user sees it.
+        content: one line about what is in there.
+        writer: ``module:function``, of :class:`ExportJob` to the names it wrote; imported on use.
+        by_default: whether every run of ``track.py`` writes it.
+        needs_texture: whether there is nothing to write without a texture.
+        refuses: ``module:function``, of a head to the reason why the format cannot hold it, None for heads that it can; empty
+            for formats that hold every head.
+    """
+
+    name: str
+    files: str
+    content: str
+    writer: str
+    by_default: bool = False
+    needs_texture: bool = False
+    refuses: str = ""
+
+
+EXPORTERS: dict[str, Exporter] = {
+    exporter.name: exporter
+    for exporter in (
+        Exporter("npz", "flame_params.npz", "head parameters of every frame, and the camera", "tracker.export.flame_params:export", by_default=True),
+        Exporter("glb", "head.glb", "the animated head, glTF 2.0", "tracker.export.gltf:export", by_default=True),
+        Exporter(
+            "texture", "texture.png", "colours of the skin without the light, in the head's uv layout", "tracker.export.pictures:export",
+            by_default=True, needs_texture=True, refuses="tracker.export.pictures:refuses",
+        ),
+        Exporter("obj", "meshes/00000.obj …", "one mesh per frame, Wavefront OBJ with uv and named groups", "tracker.export.obj:export"),
+        Exporter("ply", "meshes/00000.ply …", "one mesh per frame, binary PLY", "tracker.export.ply:export"),
+    )
+}  # fmt: skip
+"""All formats by name, in the order in which they are written."""
+
+
+def export(
+    track: HeadTrack,
+    head: HeadAsset,
+    formats: str | Iterable[str],
+    folder: Path | str,
+    *,
+    texture: UInt8[np.ndarray, "size size 3"] | None = None,
+    progress: Progress | None = None,
+) -> list[str]:
+    """Write ``track`` into ``folder``, which is made if it is not there.
+
+    Everything is checked before anything is written, and each format's output appears when it is complete.
+
+    Args:
+        track, head: what to write, and the head that it was made with.
+        formats: names of :data:`EXPORTERS`, or one string of names with commas between.
+        folder: where to; files of the same names are replaced.
+        texture: the clip's texture, RGB, row 0 at v = 1, for the formats that hold one.
+        progress: see :data:`Progress`.
+
+    Returns:
+        Names of what was written, in the folder; a folder's ends with a slash.
+
+    Raises:
+        UserError: an unknown format, another head than the track's, a format that cannot hold this head or needs a texture
+            where there is none, or a folder that cannot be written.
+    """
+    from tracker.export.vertices import check_head
+
+    exporters = check_formats(formats, head, texture is not None)
+    check_head(track, head)
+    folder, names = Path(folder), []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for exporter in exporters:
+            job = ExportJob(track, head, folder, texture, _counter(progress, exporter.name, track.n_frames))
+            names += _imported(exporter.writer)(job)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{folder}: cannot be written ({reason}); make room there, or choose another folder") from error
+    return list(dict.fromkeys(names))
+
+
+def check_formats(formats: str | Iterable[str], head: HeadAsset | None = None, textured: bool = True) -> list[Exporter]:
+    """The named formats in the registry's order, each once.
+
+    Args:
+        formats: as for :func:`export`.
+        head: to be held by all of them; not checked when None.
+        textured: whether there is, or will be, a texture.
+
+    Raises:
+        UserError: as for :func:`export`.
+    """
+    wanted = parse_formats(formats)
+    chosen = [exporter for name, exporter in EXPORTERS.items() if name in wanted]
+    for exporter in chosen:
+        if exporter.needs_texture and not textured:
+            raise UserError(f"format {exporter.name}: there is no texture; only the preset best makes one, of heads with uv")
+        reason = _imported(exporter.refuses)(head) if exporter.refuses and head is not None else None
+        if reason:
+            raise UserError(f"format {exporter.name}: it cannot hold the head {head.name!r}: {reason}; leave the format out")
+    return chosen
+
+
+def parse_formats(formats: str | Iterable[str]) -> tuple[str, ...]:
+    """Names of formats, from names or from one string of names with commas between.
+
+    Raises:
+        UserError: one that is unknown, or none at all.
+    """
+    names = formats.split(",") if isinstance(formats, str) else formats
+    wanted = tuple(name.strip().lower() for name in names if name.strip())
+    unknown = [name for name in wanted if name not in EXPORTERS]
+    if unknown or not wanted:
+        what = f"unknown format {unknown[0]!r}" if unknown else "no format is named"
+        raise UserError(f"{what}; known are {', '.join(EXPORTERS)}")
+    return wanted
+
+
+def formats_of_run(asked: Iterable[str] = (), *, textured: bool) -> tuple[str, ...]:
+    """What a run of the tracker writes: what every run does, and what was asked for besides."""
+    asked = set(asked)
+    return tuple(
+        e.name for e in EXPORTERS.values() if e.name in asked or (e.by_default and (textured or not e.needs_texture))
+    )
+
+
+def _imported(name: str) -> Callable:
+    module, function = name.split(":")
+    return getattr(import_module(module), function)
+
+
+def _counter(progress: Progress | None, name: str, frames: int) -> Callable[[int], None]:
+    def written(done: int) -> None:
+        if progress is not None:
+            progress(name, done, frames)
+
+    return written
