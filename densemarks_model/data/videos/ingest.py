@@ -129,6 +129,6 @@ def _tracks(
         inside = np.stack([columns[chosen], rows[chosen]], 1) + 0.5
         places = stage.to_crop(crops[number].to_frame(inside, settings.crop_size), size)
         queries.append(np.concatenate([np.full((len(places), 1), number), places], 1))
-    points, seen = tracker.head_track(pictures, np.concatenate(queries))
+    points, seen = tracker.track(pictures, np.concatenate(queries))
     own = np.stack([c.to_crop(stage.to_frame(p, size), 1) for c, p in zip(crops, points, strict=True)])
     return own, seen & ((own > 0) & (own < 1)).all(2)
