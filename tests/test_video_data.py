@@ -15,7 +15,7 @@ import torch
 
 from densemarks_model import ModelError
 from densemarks_model.data.videos.__main__ import main
-from densemarks_model.data.videos.dataset import PairSource
+from densemarks_model.train.prepared_clips import PairSource
 from densemarks_model.data.videos.masks import head_mask
 from densemarks_model.data.videos.point_tracks import CoTracker3, FlowTracker
 from densemarks_model.lite import LiteConfig, LiteNet

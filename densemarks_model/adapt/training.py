@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from densemarks_model.adapt.pictures import Stretch, kept_aside
-from densemarks_model.data.videos.dataset import PairSource
+from densemarks_model.train.prepared_clips import PairSource
 from densemarks_model.evaluation.landmarks import model_places
 from densemarks_model.lite import LiteConfig
 from densemarks_model.openvino_import import import_openvino
@@ -101,7 +101,7 @@ class Pairs:
         return len(self._pairs)
 
     def sample(self, index: int, image_size: int, map_size: int, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
-        """See :class:`densemarks_model.data.videos.dataset.PairSource`."""
+        """See :class:`densemarks_model.train.prepared_clips.PairSource`."""
         sample = self._pairs.sample(index, image_size, map_size, rng)
         return {k: sample[k] for k in ("image", "tracks", "landmarks", "visible")} | {"anchors": self._anchors}
 

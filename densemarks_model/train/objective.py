@@ -28,7 +28,7 @@ class Objective(nn.Module):
         """Losses by name, unweighted, and ``total``.
 
         ``batch["synthetic"]``: image, coordinates, head, surface. ``batch["videos"]``: see
-        :class:`densemarks_model.data.videos.dataset.PairSource`; the two frames of a pair go through the network together.
+        :class:`densemarks_model.train.prepared_clips.PairSource`; the two frames of a pair go through the network together.
         """
         found: dict[str, Tensor] = {}
         if (synthetic := batch.get("synthetic")) is not None:

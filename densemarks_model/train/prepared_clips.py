@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from densemarks_model.errors import ModelError
+from flame_assets.load import load_head
 
 
 @lru_cache(maxsize=64)
@@ -37,8 +38,6 @@ class PairSource:
         if not self._paths:
             raise ModelError(f"{folder}: holds no prepared clips; make some with python -m densemarks_model.data.videos CLIPS --out {folder}")
         self._points = points
-        from flame_assets.load import load_head
-
         head = load_head()
         embedding = head.landmarks["mediapipe"]
         self._anchors = np.full((478, 3), 0.5, np.float32)

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from densemarks_model.errors import ModelError
 from densemarks_model.train.config import DataSettings, Folder, Stage
+from densemarks_model.train.prepared_clips import PairSource
 from densemarks_model.train.shards import ShardSource, refuse_reserved, shard_folders
 
 
@@ -92,8 +93,6 @@ def open_sources(data: DataSettings, say: Callable[[str], None] = print) -> tupl
             raise ModelError("data.synthetic: the shares leave nothing for the folders that name none")
         sources["synthetic"] = Mixture(parts)
     if data.videos:
-        from densemarks_model.data.videos.dataset import PairSource
-
         sources["videos"] = PairSource(Path(data.videos), data.flow_points)
     return sources, {f.title: s for f, s in held_out}
 
