@@ -70,16 +70,12 @@ class HeadCrop:
         return cv2.warpAffine(image, shifted, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_CONSTANT)
 
 
-def crop_around_landmarks(points: Float[np.ndarray, "n 2"], upright: bool = True) -> HeadCrop:
-    """The crop for a face with MediaPipe's landmarks ``points`` (full-frame pixels, 468 or 478 of them).
-
-    Args:
-        points: full-frame pixels.
-        upright: turn the crop with the face so that its forehead is up; else the crop keeps the frame's axes.
-    """
+def crop_around_landmarks(points: Float[np.ndarray, "n 2"]) -> HeadCrop:
+    """The crop for a face with MediaPipe's landmarks ``points`` (full-frame pixels, 468 or 478 of them), turned with the face so
+    that its forehead is up."""
     points = np.asarray(points, np.float64)
     up = points[10] - points[152]  # forehead and chin
-    roll = float(np.arctan2(up[0], -up[1])) if upright else 0.0
+    roll = float(np.arctan2(up[0], -up[1]))
     cos, sin = np.cos(roll), np.sin(roll)
     axes = np.array([[cos, sin], [-sin, cos]])  # rows: the crop's x and y in the frame
     local = points @ axes.T

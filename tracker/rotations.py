@@ -54,10 +54,3 @@ def matrix_to_axis_angle(matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "
 
     flat = matrix.reshape(-1, 3, 3)
     return quaternion_to_axis_angle(rotation_matrix_to_quaternion(flat)).reshape(*matrix.shape[:-2], 3)
-
-
-def wrap_axis_angle(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3"]:
-    """The same rotation with its angle in [−π, π], so that differences between frames stay small."""
-    angle = axis_angle.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-    turns = torch.round(angle / (2 * torch.pi))
-    return axis_angle * (1 - turns * 2 * torch.pi / angle)

@@ -24,8 +24,8 @@ from densemarks_model.data.synthetic.people import Person, head_kit
 from densemarks_model.data.synthetic.views import View
 from densemarks_model.errors import ModelError
 
-STRANDS, GUIDES = 26000, 3600
-"""Hairs on a head, and how many of them are grown; the others are mixed from these."""
+STRANDS = 26000
+"""Hairs on a head; few of them are grown, the others are mixed from these."""
 
 _RIM, _DARK_LENS = 240, 41
 """Vertices of one rim of ``accessories.glasses`` (40 around, 6 about the wire), and of one lens of sunglasses."""

@@ -118,13 +118,6 @@ def quadratic(zeroth: np.ndarray, first: np.ndarray, second: np.ndarray) -> Floa
     return np.stack([zeroth / 4, *(first / 2), *cross])
 
 
-def irradiance(lighting: Lighting, normals: np.ndarray) -> np.ndarray:
-    """What unshadowed white surfaces send back, ``(n, 3)``: the shading's formula for lights and ambient light, in plain sight."""
-    x, y, z = normals.T
-    basis = np.stack([np.ones_like(x), x, y, z, x * y, y * z, z * x, x * x - y * y, 2 * z * z - x * x - y * y], 1)
-    return basis @ lighting.ambient + np.maximum(normals @ lighting.lights[:, :3].T, 0) @ lighting.lights[:, 3:6]
-
-
 def formula(rng: np.random.Generator) -> Lighting:
     """One to three lights, and ambient light from above and below."""
     lights, (above, below) = random_lights(rng)
