@@ -5,23 +5,35 @@ With local unknowns x_t and shared unknowns s the system is::
     [ T  C ] [x]     [g_x]        T: blocks D_t on the diagonal, O_t between frame t and t-1
     [ Cᵀ S ] [s]  = -[g_s]        C: coupling of each frame with the shared unknowns
 
-T is factored by block Cholesky frame after frame (Golub & Van Loan, *Matrix computations*, 4.5.1), s is found from the
-Schur complement S − Cᵀ T⁻¹ C, then x by substitution. Everything runs in double precision whatever the residuals' type.
+T is factored by blocks (:mod:`tracker.fitting.block_tridiagonal`), s is found from the Schur complement S − Cᵀ T⁻¹ C, then x
+by substitution. Everything runs in double precision whatever the residuals' type, and nothing waits for the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from tracker.fitting.block_tridiagonal import cholesky, factorise
+
 _CACHED_NUMBERS = 1 << 18  # doubles whose products are formed at a time on the CPU: 2 MB
 
 
-class SingularSystem(ArithmeticError):
-    """The damped matrix is not positive definite: more damping is needed."""
+@dataclass(frozen=True)
+class Step:
+    """What solving the damped system gave.
+
+    Attributes:
+        values: change of each variable, shaped like it; zeros unless ``sound``.
+        sound: the damped matrix is positive definite. Where it is not, more damping is needed.
+    """
+
+    values: dict[str, Tensor]
+    sound: Bool[Tensor, ""]
 
 
 class NormalEquations:
@@ -121,94 +133,52 @@ class NormalEquations:
         out = {name: self._local_gradient[:, part] for name, part in self._local.items()}
         return out | {name: self._shared_gradient[part] for name, part in self._shared.items()}
 
-    def solve(self, damping: float, frozen: Mapping[str, Bool[Tensor, "..."]]) -> dict[str, Tensor]:
-        """The step that minimises the damped quadratic model, zero for ``frozen`` entries.
-
-        Raises:
-            SingularSystem: the damped matrix is not positive definite.
-        """
-        like = next(iter(frozen.values())).device if frozen else self._corner.device
+    def solve(self, damping: float, frozen: Mapping[str, Bool[Tensor, "..."]]) -> Step:
+        """The step that minimises the damped quadratic model, zero for ``frozen`` entries."""
         keep_local = torch.ones_like(self._local_gradient)
         keep_shared = torch.ones_like(self._shared_gradient)
         for name, mask in frozen.items():
             if name in self._local:
-                keep_local[:, self._local[name]] = (~mask).to(like, torch.float64)
+                keep_local[:, self._local[name]] = (~mask).to(keep_local)
             else:
-                keep_shared[self._shared[name]] = (~mask).to(like, torch.float64)
+                keep_shared[self._shared[name]] = (~mask).to(keep_shared)
 
-        diagonal = _damped(self._diagonal, damping, keep_local)
+        corner, shared_rhs = _damped(self._corner, damping, keep_shared), -(self._shared_gradient * keep_shared)
+        if self._frames == 0:
+            shared_step, sound = _solve(corner, shared_rhs)
+            return self._step(None, shared_step, sound)
         below = None
         if self._below is not None:
             below = self._below.clone()
             below[1:] *= keep_local[1:, :, None] * keep_local[:-1, None, :]
+        factor = factorise(_damped(self._diagonal, damping, keep_local), below)
         local_rhs = -(self._local_gradient * keep_local)
         if not self._shared:
-            step = BlockTridiagonal(diagonal, below).solve(local_rhs[..., None])[..., 0]
-            return {name: step[:, part] for name, part in self._local.items()}
-
-        corner = _damped(self._corner, damping, keep_shared)
-        shared_rhs = -(self._shared_gradient * keep_shared)
-        if self._frames == 0:
-            shared_step = torch.cholesky_solve(shared_rhs[:, None], _cholesky(corner))[:, 0]
-            return {name: shared_step[part] for name, part in self._shared.items()}
+            return self._step(factor.solve(local_rhs[..., None])[..., 0], None, factor.sound)
         border = self._border * keep_local[..., None] * keep_shared
-        eliminated = BlockTridiagonal(diagonal, below).solve(torch.cat([border, local_rhs[..., None]], dim=-1))
+        eliminated = factor.solve(torch.cat([border, local_rhs[..., None]], dim=-1))
         t_border, t_rhs = eliminated[..., :-1], eliminated[..., -1]
         schur = corner - torch.einsum("fds,fdr->sr", border, t_border)
-        reduced = shared_rhs - torch.einsum("fds,fd->s", border, t_rhs)
-        shared_step = torch.cholesky_solve(reduced[:, None], _cholesky(schur))[:, 0]
-        local_step = t_rhs - t_border @ shared_step
-        steps = {name: local_step[:, part] for name, part in self._local.items()}
-        return steps | {name: shared_step[part] for name, part in self._shared.items()}
+        shared_step, sound = _solve(schur, shared_rhs - torch.einsum("fds,fd->s", border, t_rhs))
+        return self._step(t_rhs - t_border @ shared_step, shared_step, factor.sound & sound)
+
+    def _step(self, local: Tensor | None, shared: Tensor | None, sound: Tensor) -> Step:
+        parts = {} if local is None else {name: local[:, part] for name, part in self._local.items()}
+        if shared is not None:
+            parts |= {name: shared[part] for name, part in self._shared.items()}
+        for step in parts.values():
+            sound = sound & torch.isfinite(step).all()
+        return Step({name: torch.where(sound, step, 0) for name, step in parts.items()}, sound)
 
     def shared_covariance(self) -> Float[Tensor, "s s"] | None:
         """Inverse of the undamped Schur complement, or None when it is singular."""
-        try:
-            schur = self._corner
-            if self._frames:
-                local = BlockTridiagonal(_damped(self._diagonal, 1e-9, torch.ones_like(self._local_gradient)), self._below)
-                schur = schur - torch.einsum("fds,fdr->sr", self._border, local.solve(self._border))
-            return torch.cholesky_inverse(_cholesky(schur))
-        except SingularSystem:
-            return None
-
-
-class BlockTridiagonal:
-    """Cholesky factor of a symmetric block-tridiagonal matrix.
-
-    Args:
-        diagonal: ``(F, d, d)`` blocks (t, t).
-        below: ``(F, d, d)`` blocks (t, t-1), entry 0 unused; None for a block-diagonal matrix.
-
-    Raises:
-        SingularSystem: the matrix is not positive definite.
-    """
-
-    def __init__(self, diagonal: Float[Tensor, "f d d"], below: Float[Tensor, "f d d"] | None) -> None:
-        self._coupled = below is not None
-        if below is None:
-            self._factor = _cholesky(diagonal)
-            return
-        factors, links = [_cholesky(diagonal[0])], []
-        for t in range(1, len(diagonal)):
-            link = torch.linalg.solve_triangular(factors[-1], below[t].T, upper=False)
-            links.append(link.T)
-            factors.append(_cholesky(diagonal[t] - link.T @ link))
-        self._factors, self._links = factors, links
-
-    def solve(self, rhs: Float[Tensor, "f d k"]) -> Float[Tensor, "f d k"]:
-        """x with T x = rhs."""
-        if not self._coupled:
-            return torch.cholesky_solve(rhs, self._factor)
-        forward = [torch.linalg.solve_triangular(self._factors[0], rhs[0], upper=False)]
-        for t in range(1, len(rhs)):
-            b = rhs[t] - self._links[t - 1] @ forward[-1]
-            forward.append(torch.linalg.solve_triangular(self._factors[t], b, upper=False))
-        back = [torch.linalg.solve_triangular(self._factors[-1].T, forward[-1], upper=True)]
-        for t in range(len(rhs) - 2, -1, -1):
-            b = forward[t] - self._links[t].T @ back[-1]
-            back.append(torch.linalg.solve_triangular(self._factors[t].T, b, upper=True))
-        return torch.stack(back[::-1])
+        schur, sound = self._corner, True
+        if self._frames:
+            local = factorise(_damped(self._diagonal, 1e-9, torch.ones_like(self._local_gradient)), self._below)
+            schur = schur - torch.einsum("fds,fdr->sr", self._border, local.solve(self._border))
+            sound = local.sound
+        factor, definite = cholesky(schur)
+        return torch.cholesky_inverse(factor) if bool(definite & sound) else None
 
 
 def _slices(widths: Mapping[str, int]) -> dict[str, slice]:
@@ -261,8 +231,6 @@ def _damped(matrix: Tensor, damping: float, keep: Tensor) -> Tensor:
     return out
 
 
-def _cholesky(matrix: Tensor) -> Tensor:
-    factor, info = torch.linalg.cholesky_ex(matrix)
-    if bool((info != 0).any()) or not bool(torch.isfinite(factor).all()):
-        raise SingularSystem
-    return factor
+def _solve(matrix: Tensor, rhs: Tensor) -> tuple[Tensor, Tensor]:
+    factor, sound = cholesky(matrix)
+    return torch.cholesky_solve(rhs[:, None], factor)[:, 0], sound

@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tracker.fitting.linear import NormalEquations, SingularSystem
+from tracker.fitting.linear import NormalEquations
 from tracker.fitting.robust import Kernel
 
 Values = dict[str, Tensor]
@@ -123,11 +123,16 @@ class SolverError(RuntimeError):
 
 def total_cost(terms: Sequence[Term], values: Mapping[str, Tensor]) -> float:
     """Half the sum of squares after the robust kernels, a plain number (NaN or inf when a residual is)."""
-    cost = 0.0
+    return float(_cost(terms, values))
+
+
+def _cost(terms: Sequence[Term], values: Mapping[str, Tensor]) -> Float[Tensor, ""]:
+    """The same as a double on the device, not yet waited for."""
+    parts = []
     for term in terms:
         squared = term.residual(values, frozenset()).residual.square().sum(-1)
-        cost += float((squared if term.kernel is None else term.kernel.rho(squared)).sum())
-    return 0.5 * cost
+        parts.append((squared if term.kernel is None else term.kernel.rho(squared)).sum().double())
+    return 0.5 * torch.stack(parts).sum() if parts else torch.zeros((), dtype=torch.float64)
 
 
 def solve(
@@ -161,9 +166,8 @@ def solve(
         iterations += 1
         frozen = _pressing_on_limits(equations.gradients(), variables, values)
         while True:
-            trial = _try_step(equations, frozen, damping, variables, values)
-            trial_cost = math.inf if trial is None else total_cost(terms, trial)
-            if trial is not None and trial_cost <= cost:
+            trial, trial_cost = _try_step(equations, frozen, damping, variables, values, terms)
+            if trial_cost <= cost:
                 converged = cost - trial_cost <= config.relative_tolerance * max(cost, 1e-30)
                 values, cost = trial, trial_cost
                 damping, rejections = max(damping / 5, 1e-9), 0
@@ -199,25 +203,33 @@ def _try_step(
     damping: float,
     variables: Sequence[Variable],
     values: Values,
-) -> Values | None:
-    """The values after one damped, clipped step; None when the damped matrix is not positive definite."""
-    try:
-        steps = equations.solve(damping, frozen)
-    except SingularSystem:
-        return None
+    terms: Sequence[Term],
+) -> tuple[Values, float]:
+    """The values after one damped, clipped step, and their cost: infinite when the damped matrix is not positive definite.
+
+    The cost is the one number that is waited for when the values lie on a GPU.
+    """
+    step = equations.solve(damping, frozen)
     moved = dict(values)
     for variable in variables:
         value = values[variable.name]
-        moved[variable.name] = _clip(value + steps[variable.name].to(value.dtype), variable)
-    return moved
+        moved[variable.name] = _clip(value + step.values[variable.name].to(value.dtype), variable)
+    return moved, float(torch.where(step.sound, _cost(terms, moved), math.inf))
+
+
+def _limits(value: Tensor, variable: Variable) -> tuple[Tensor | float, Tensor | float]:
+    """The limits, where they are tensors like the value."""
+    low, high = (b.to(value) if isinstance(b, Tensor) else b for b in (variable.lower, variable.upper))
+    return low, high
 
 
 def _clip(value: Tensor, variable: Variable) -> Tensor:
-    if isinstance(variable.lower, float) and isinstance(variable.upper, float):
-        unlimited = math.isinf(variable.lower) and math.isinf(variable.upper)
-        return value if unlimited else value.clamp(variable.lower, variable.upper)
-    low, high = (torch.as_tensor(b, dtype=value.dtype, device=value.device) for b in (variable.lower, variable.upper))
-    return torch.minimum(torch.maximum(value, low), high)
+    low, high = _limits(value, variable)
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        low, high = (b if isinstance(b, Tensor) else value.new_full((), b) for b in (low, high))
+    elif math.isinf(low) and math.isinf(high):
+        return value
+    return value.clamp(low, high)
 
 
 def _pressing_on_limits(
@@ -227,7 +239,6 @@ def _pressing_on_limits(
     frozen = {}
     for variable in variables:
         value, gradient = values[variable.name], gradients[variable.name]
-        at_lower = (value <= variable.lower) & (gradient > 0)
-        at_upper = (value >= variable.upper) & (gradient < 0)
-        frozen[variable.name] = at_lower | at_upper
+        low, high = _limits(value, variable)
+        frozen[variable.name] = ((value <= low) & (gradient > 0)) | ((value >= high) & (gradient < 0))
     return frozen
