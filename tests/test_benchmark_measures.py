@@ -9,6 +9,8 @@ from scipy.spatial.transform import Rotation
 from densemarks_model.data.synthetic.sequences import Script, render_sequence, suite
 from tracker.evaluation.geometry import rigid_alignment, rotation_angles_deg, vertex_errors
 from tracker.evaluation.summary import mean_and_interval
+from tracker.evaluation.synthetic_suite import render_clip
+from tracker.video import open_video
 
 
 def cloud(frames: int = 3, n: int = 60) -> np.ndarray:
@@ -90,6 +92,18 @@ def test_clips_repeat_and_their_truth_projects_onto_the_head():
         forward = truth.skull_rotation @ [0, 0, 1]
         assert truth.yaw == pytest.approx(np.degrees(np.arctan2(forward[0], forward[2])), abs=1e-6)
     assert not np.array_equal(first[0][0], first[1][0])
+
+
+def test_a_rendered_clip_is_read_at_its_script_s_own_clock(tmp_path):
+    script = Script(seed=5, frames=4, size=64, frame_rate=40 / 4.8)
+    truth = render_clip(script, tmp_path / "clip.mov")
+    with open_video(tmp_path / "clip.mov") as video:
+        frames = list(video)
+    assert [f.timestamp for f in frames] == pytest.approx(script.timestamps, abs=1e-6)
+    assert script.timestamps == pytest.approx([0, 0.12, 0.24, 0.36]) and video.frame_rate == pytest.approx(40 / 4.8)
+    for frame, (image, known) in zip(frames, render_sequence(script), strict=True):
+        assert np.array_equal(frame.image, image)
+        assert np.array_equal(truth.vertices[frame.index], known.vertices)
 
 
 def test_a_suite_has_strong_and_mild_turns():

@@ -229,7 +229,7 @@ def test_folder_in_natural_order(tmp_path):
     for i in (0, 1, 2, 10, 11):
         Image.fromarray(picture(i)).save(tmp_path / f"frame{i}.png")
     (tmp_path / "notes.txt").write_text("not a frame")
-    frames, video = read_all(tmp_path, folder_rate=10)
+    frames, video = read_all(tmp_path, frame_rate=10)
     assert [counted(f.image) for f in frames] == [0, 1, 2, 10, 11]
     assert [f.timestamp for f in frames] == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
     assert video.frame_count == 5 and not video.has_audio

@@ -209,7 +209,7 @@ def solver_scores(names: list[str], work: Path) -> dict[str, Any]:
     """Basin of the dense term, speed against Adam, jitter and amplitudes."""
     asset, clip = load_head(), demo_clip(quiet=True)
     print("solver …", flush=True)
-    synthetic = [p for p in (work / "clip_0", work / "clip_1") if p.is_dir()]
+    synthetic = [p for p in (work / "clip_0.mov", work / "clip_1.mov") if p.is_file()]
     prepared = [prepare(path, asset, 60) for path in (*synthetic, clip)]
     adam = compare_with_adam(prepared[-1], frames=32)
     with open_video(clip, max_frames=1) as video:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 import traceback
@@ -34,6 +35,12 @@ def build_parser() -> argparse.ArgumentParser:
         "excerpt that lies in the repository",
     )
     parser.add_argument("--max-frames", metavar="N", type=int, help="stop after N frames (default: the whole video)")
+    parser.add_argument("--start", metavar="SECONDS", type=float, help="begin with the frame shown then (default: 0)")
+    parser.add_argument("--end", metavar="SECONDS", type=float, help="stop before the frame shown then (default: the video's end)")
+    parser.add_argument(
+        "--fps", metavar="N", type=float,
+        help="frames per second of a folder of images, or of a raw stream; files with timestamps keep theirs (default: 25)",
+    )  # fmt: skip
 
     output = parser.add_argument_group("output")
     output.add_argument(
@@ -111,6 +118,7 @@ def _guarded(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     if options.max_frames is not None and options.max_frames < 1:
         raise UserError(f"--max-frames {options.max_frames}: give a positive number of frames")
+    _check_times(options)
     if options.video is not None and not options.video.exists():
         raise UserError(f"{options.video}: no such file or folder; check the path of the video")
     config = load_config(options.preset, options.config)
@@ -138,6 +146,9 @@ def _run(options: argparse.Namespace) -> int:
         intrinsics=options.intrinsics,
         device=options.device,
         max_frames=options.max_frames,
+        fps=options.fps,
+        start=options.start,
+        end=options.end,
         mesh=options.mesh,
         overlay=not options.no_overlay,
         quiet=options.quiet,
@@ -146,3 +157,13 @@ def _run(options: argparse.Namespace) -> int:
     if not options.quiet:
         print(report.text())
     return 0
+
+
+def _check_times(options: argparse.Namespace) -> None:
+    """Said at once, before anything heavy is loaded."""
+    if options.fps is not None and not 0 < options.fps < 10_000:
+        raise UserError(f"--fps {options.fps:g}: give frames per second above 0")
+    if options.start is not None and not 0 <= options.start < math.inf:
+        raise UserError(f"--start {options.start:g}: give seconds from the video's first frame, 0 or more")
+    if options.end is not None and not (options.start or 0) < options.end < math.inf:
+        raise UserError(f"--end {options.end:g}: give seconds from the video's first frame, more than --start {options.start or 0:g}")

@@ -43,7 +43,8 @@ def write_overlay(
     texture: UInt8[np.ndarray, "size size 3"] | None = None,
     quiet: bool = False,
 ) -> None:
-    """Decode ``video`` again and write ``path``: left the input, then the mesh over it, at the input's own timing.
+    """Decode ``video`` again and write ``path``: left the input, then the mesh over it, at the input's own timing from the
+    track's first frame on.
 
     With a ``texture`` a third picture shows the mesh in the clip's own colours. Frames without a tracked head show the input
     alone. The sound goes along.
@@ -53,9 +54,12 @@ def write_overlay(
     size = (max(round(width * scale), 2), max(round(height * scale), 2))
     painter = MeshPainter(asset, track, size, settings.opacity)
     panels = 2 if texture is None else 3
+    begin = float(track.timestamps[0])
     with (
-        open_video(video) as frames,
-        VideoWriter(path, panels * size[0], size[1], audio_from=video, frame_rate=track.frame_rate, audio_start=frames.start_time) as writer,
+        open_video(video, frame_rate=track.frame_rate, start=begin) as frames,
+        VideoWriter(
+            path, panels * size[0], size[1], audio_from=video, frame_rate=track.frame_rate, audio_start=frames.start_time + begin
+        ) as writer,
     ):
         shown = tqdm(at_times(frames, track.timestamps), total=track.n_frames, desc="overlay", unit="frame", disable=quiet)
         for frame, vertices, valid in zip(shown, track_vertices(track, asset), track.valid, strict=True):
@@ -69,7 +73,7 @@ def write_overlay(
                     drawn = image.copy()
                     painter.paint_texture(drawn, texture)
                     row[:, 2 * size[0] :] = drawn
-            writer.write(row, frame.timestamp)
+            writer.write(row, frame.timestamp - begin)
 
 
 class MeshPainter:

@@ -84,6 +84,9 @@ class Request:
     intrinsics: Path | None = None
     device: str = "auto"
     max_frames: int | None = None
+    fps: float | None = None
+    start: float | None = None
+    end: float | None = None
     mesh: str | None = None
     overlay: bool = True
     quiet: bool = False
@@ -252,7 +255,7 @@ def observe(
     """First pass: landmarks of every frame into ``store``, what the network says into ``embeddings``, and what it saw into
     ``pictures``. With ``at_most``, about so many frames are looked at, evenly spread."""
     stride = request.config.dense.stride
-    with open_video(request.video, max_frames=request.max_frames) as video:
+    with open_video(request.video, request.max_frames, request.fps, request.start, request.end) as video:
         # known at once: a focal length that cannot be must not cost the user the whole first pass
         focal_prior(video.width, video.height, request.focal_px, request.fov_deg, request.intrinsics)
         since = stride  # frames since the network looked last
@@ -483,7 +486,7 @@ def unwrap_texture(
     usable = [t for t in np.flatnonzero(track.valid) if t in embeddings]
     picked = set(usable[:: max(math.ceil(len(usable) / _TEXTURE_FRAMES), 1)])
     builder = TextureBuilder(asset, track.camera, request.config.photometric.texture_size, shared.appearance)
-    with open_video(request.video) as video:
+    with open_video(request.video, None, request.fps, request.start, request.end) as video:
         frames = at_times(video, track.timestamps)
         for number, (frame, vertices) in enumerate(zip(frames, track_vertices(track, asset), strict=True)):
             if number in picked:

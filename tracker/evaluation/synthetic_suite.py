@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
-import cv2
+import av
 import numpy as np
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
@@ -35,20 +36,36 @@ class ClipTruth:
 
 @dataclass(frozen=True)
 class KnownClip:
-    """A clip whose truth is known: what it is called in messages, its video (a file or a folder of pictures), the truth."""
+    """A clip whose truth is known: what it is called in messages, its video, the truth."""
 
     label: str
     video: Path
     truth: ClipTruth
 
 
-def render_clip(script: Script, folder: Path) -> ClipTruth:
-    """Write a clip as numbered PNG files with their times, and return its truth."""
-    folder.mkdir(parents=True, exist_ok=True)
+def render_clip(script: Script, file: Path) -> ClipTruth:
+    """Write a clip as a video without loss, each picture at its time in the script, and return its truth.
+
+    PNG pictures in QuickTime's container keep every pixel and take any clock, and every tracker can read them.
+
+    Args:
+        script: what to render.
+        file: ending in ``.mov``.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rate = Fraction(script.frame_rate).limit_denominator(1001)
     truths = []
-    for index, (image, truth) in enumerate(render_sequence(script)):
-        cv2.imwrite(str(folder / f"{index:05d}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        truths.append(truth)
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("png", rate=rate)
+        stream.width = stream.height = script.size
+        stream.pix_fmt = "rgb24"
+        stream.codec_context.time_base = stream.time_base = 1 / rate
+        for index, (image, truth) in enumerate(render_sequence(script)):
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.duration, frame.time_base = index, 1, 1 / rate
+            container.mux(stream.encode(frame))
+            truths.append(truth)
+        container.mux(stream.encode(None))
     return ClipTruth(
         np.stack([t.vertices for t in truths]),
         np.stack([t.skull_rotation for t in truths]),
@@ -130,8 +147,8 @@ def run_suite(
 
     def clips() -> Iterator[KnownClip]:
         for number, script in enumerate(suite(seed, count, frames)):
-            folder = work / f"clip_{number}"
-            yield KnownClip(f"clip {number} (yaw ±{script.yaw_deg:.0f}°)", folder, render_clip(script, folder))
+            file = work / f"clip_{number}.mov"
+            yield KnownClip(f"clip {number} (yaw ±{script.yaw_deg:.0f}°)", file, render_clip(script, file))
 
     return score_clips(trackers, clips(), say)
 

@@ -25,6 +25,15 @@ NOT_VIDEO = frozenset({"tty", "ffmetadata", "concat", "hls", "dash", "sdp", "srt
 _CONCEALS_NOTHING = frozenset({"hevc", "vp9", "libvpx-vp9", "av1", "libdav1d", "libaom-av1"})
 """Decoders that deliver damaged frames as they are or not at all, and so may use threads."""
 
+_INDEXED = frozenset({"mov", "mp4", "matroska", "webm"})
+"""Formats whose index leads to a frame's own place; elsewhere a jump is a guess, and frames are decoded from the first on."""
+
+_NO_TIMESTAMPS = 0x80
+"""FFmpeg's AVFMT_NOTIMESTAMPS: raw streams of a codec, whose times would be made up."""
+
+SEEK_MARGIN = 1.0
+"""Seconds before the wanted time that decoding begins after a jump, so that repeated timestamps are mended as in a whole pass."""
+
 MINIMUM_STEP = 1e-3
 """Seconds by which a repeated or backward timestamp is pushed past its predecessor, so that time increases strictly."""
 
@@ -32,13 +41,23 @@ MINIMUM_STEP = 1e-3
 class ContainerFile:
     """The first real video stream of a file.
 
+    Args:
+        path: the file.
+        frame_rate: of files without timestamps (raw H.264, Motion JPEG); others keep their own.
+
     Raises:
         UserError: when the file cannot be opened, is no video, or not one frame of it decodes.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, frame_rate: float | None = None) -> None:
         self._path = path
+        self._wanted_rate = frame_rate
+        self._open()
+
+    def _open(self) -> None:
+        path = self._path
         self._ending: str | None = None
+        self._jumped = False
         try:
             # Playlists could make the library fetch from elsewhere; only the file itself is to be read.
             self._container = av.open(str(path.resolve()), options={"protocol_whitelist": "file"})
@@ -70,6 +89,9 @@ class ContainerFile:
         self.has_audio = bool(container.streams.audio)
         rate = stream.average_rate or stream.guessed_rate
         self.frame_rate = float(rate) if rate else FALLBACK_FPS
+        self._timeless = self._wanted_rate is not None and bool(int(container.format.flags) & _NO_TIMESTAMPS)
+        if self._timeless:
+            self.frame_rate = float(self._wanted_rate)
         self.frame_count = self._expected_frames()
         self._packets = 0
         self._failures = 0
@@ -77,7 +99,7 @@ class ContainerFile:
         self._first = next(self._decoded, None)
         if self._first is None:
             raise UserError(f"{self._path}: not one frame of this video decodes; it is empty or damaged")
-        self.start_time = float(self._first.time or 0.0)
+        self.start_time = 0.0 if self._timeless else float(self._first.time or 0.0)
         self._turn = orientation(self._first)
         aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
         self._stored_size = square_pixel_size(self._first.width, self._first.height, aspect)
@@ -121,14 +143,20 @@ class ContainerFile:
                 else:
                     yield frame
 
-    def pictures(self) -> Iterator[tuple[float, np.ndarray]]:
-        """Timestamps in seconds from the first frame, and upright ``(H, W, 3)`` uint8 RGB pictures."""
+    def pictures(self, start: float = 0.0) -> Iterator[tuple[float, np.ndarray]]:
+        """Timestamps in seconds from the video's first frame, and upright ``(H, W, 3)`` uint8 RGB pictures.
+
+        Where the file's index allows it, decoding begins not long before ``start``.
+        """
+        if start > SEEK_MARGIN and _INDEXED.intersection(self._container.format.name.split(",")) and not self._jump(start):
+            self._container.close()
+            self._open()
         last = -math.inf
         step = 1.0 / self.frame_rate
         frame = self._first
         self._first = None
         while frame is not None:
-            if frame.time is None:
+            if frame.time is None or self._timeless:
                 time = 0.0 if last == -math.inf else last + step
             else:
                 time = float(frame.time) - self.start_time
@@ -139,6 +167,21 @@ class ContainerFile:
             frame = next(self._decoded, None)
         self._ending = self._early_end(last)
 
+    def _jump(self, start: float) -> bool:
+        """Continue at a key frame before ``start`` seconds; whether there is one from which everything decodes."""
+        wanted = self.start_time + start - SEEK_MARGIN
+        try:
+            self._container.seek(math.floor(wanted / self._stream.time_base), stream=self._stream)
+        except (av.error.FFmpegError, OSError):
+            return False
+        self._decoded.close()
+        self._jumped = True
+        self._decoded = self._decode()
+        self._first = next(self._decoded, None)
+        self._failures = 0  # pictures whose reference lies before the jump are no damage
+        # a decoder that begins between key frames, or a file whose index lies, delivers its first picture too late
+        return self._first is not None and self._first.time is not None and float(self._first.time) <= self.start_time + start
+
     @property
     def problem(self) -> str | None:
         """What stopped decoding early, or what was passed over so far."""
@@ -148,7 +191,7 @@ class ContainerFile:
 
     def _early_end(self, last: float) -> str | None:
         """Whether the end of the stream came before the end that the file states."""
-        expected = self._stream.frames
+        expected = 0 if self._jumped else self._stream.frames
         if expected and self._packets < expected:
             return f"the file holds {self._packets} of its {expected} frames"
         seconds = self._seconds()

@@ -15,7 +15,7 @@ class Frame:
 
     Attributes:
         index: number of the frame among those delivered, from 0.
-        timestamp: seconds since the first delivered frame; strictly increasing, never rounded to a nominal rate.
+        timestamp: seconds since the video's first frame; strictly increasing, never rounded to a nominal rate.
         image: ``(H, W, 3)`` uint8 RGB, row 0 on top, C-contiguous, upright, square pixels.
     """
 
@@ -44,8 +44,12 @@ class FrameSource(Protocol):
     start_time: float
     problem: str | None
 
-    def pictures(self) -> Iterator[tuple[float, np.ndarray]]:
-        """Timestamps in seconds (from 0) and ``(H, W, 3)`` uint8 RGB pictures, once, one at a time."""
+    def pictures(self, start: float = 0.0) -> Iterator[tuple[float, np.ndarray]]:
+        """Timestamps in seconds (from the video's first picture) and ``(H, W, 3)`` uint8 RGB pictures, once, one at a time.
+
+        Pictures before ``start`` seconds may be left out, where that saves decoding them; all others have the timestamps that
+        they have without it.
+        """
         ...
 
     def close(self) -> None:

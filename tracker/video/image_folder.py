@@ -26,7 +26,7 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 class ImageFolder:
-    """The pictures of one folder in natural order of their names.
+    """The pictures of one folder in natural order of their names, ``frame_rate`` a second.
 
     Raises:
         UserError: when the folder holds no picture, or (while reading) one cannot be read or has another size.
@@ -49,9 +49,11 @@ class ImageFolder:
         self.problem: str | None = None
         self.height, self.width = read_image(self._paths[0]).shape[:2]
 
-    def pictures(self) -> Iterator[tuple[float, np.ndarray]]:
-        """Timestamps in seconds and ``(H, W, 3)`` uint8 RGB pictures, one file at a time."""
+    def pictures(self, start: float = 0.0) -> Iterator[tuple[float, np.ndarray]]:
+        """Timestamps in seconds and ``(H, W, 3)`` uint8 RGB pictures, one file at a time, those before ``start`` unread."""
         for index, path in enumerate(self._paths):
+            if index / self.frame_rate < start:
+                continue
             image = read_image(path)
             if image.shape[:2] != (self.height, self.width):
                 raise UserError(
@@ -65,21 +67,21 @@ class ImageFolder:
 
 
 class StillImage:
-    """A single picture, as a video of one frame.
+    """A single picture, as a video of one frame, which lasts as long as one of ``frame_rate`` a second.
 
     Raises:
         UserError: when it cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, frame_rate: float = DEFAULT_FOLDER_RATE) -> None:
         self._image = read_image(path)
         self.height, self.width = self._image.shape[:2]
-        self.frame_rate, self.frame_count = DEFAULT_FOLDER_RATE, 1
+        self.frame_rate, self.frame_count = frame_rate, 1
         self.has_audio = False
         self.start_time = 0.0
         self.problem: str | None = None
 
-    def pictures(self) -> Iterator[tuple[float, np.ndarray]]:
+    def pictures(self, start: float = 0.0) -> Iterator[tuple[float, np.ndarray]]:
         """The picture, at 0 s."""
         yield 0.0, self._image
 

@@ -6,14 +6,16 @@ frame. At most :data:`READ_AHEAD` pictures wait in memory, whatever the length o
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from tracker.errors import UserError
 from tracker.video.container import ContainerFile
@@ -26,8 +28,71 @@ READ_AHEAD = 4
 _SAME_TIME = 1e-4
 """Seconds by which the time of one frame may differ between two passes."""
 
+_EXACT = 1e-6
+"""Seconds by which a timestamp may miss the start or end of the wanted part for being stored in binary."""
+
 _POLL = 0.1
 """Seconds after which a waiting decoder looks whether the reader was closed."""
+
+
+@dataclass(frozen=True)
+class VideoPart:
+    """What of a video is wanted; see :func:`open_video` for the fields.
+
+    Raises:
+        UserError: values that make no part.
+    """
+
+    max_frames: int | None = None
+    frame_rate: float | None = None
+    start: float | None = None
+    end: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_frames is not None and self.max_frames < 1:
+            raise UserError(f"max-frames is {self.max_frames}; give at least 1")
+        if self.frame_rate is not None and not 0 < self.frame_rate < 10_000:
+            raise UserError(f"frame rate is {self.frame_rate:g}; give frames per second above 0")
+        if self.start is not None and not 0 <= self.start < math.inf:
+            raise UserError(f"start is {self.start:g} s; give seconds from the video's first frame, 0 or more")
+        if self.end is not None and not (self.start or 0) < self.end < math.inf:
+            raise UserError(f"end is {self.end:g} s; give seconds from the video's first frame, more than the start, {self.start or 0:g}")
+
+    def frame_count(self, source: FrameSource) -> int | None:
+        """How many frames to expect of an opened video, exact for an even frame rate; None when the file does not say."""
+        if source.frame_count is None:
+            return None
+
+        def before(time: float) -> int:
+            return min(math.ceil(max(time - _EXACT, 0.0) * source.frame_rate), source.frame_count)
+
+        count = (source.frame_count if self.end is None else before(self.end)) - before(self.start or 0.0)
+        return count if self.max_frames is None else min(self.max_frames, count)
+
+    def pictures(self, source: FrameSource, path: Path) -> Iterator[tuple[float, UInt8[np.ndarray, "h w 3"]]]:
+        """Timestamps (seconds from the video's first frame) and RGB pictures of this part.
+
+        Raises:
+            UserError: there is none; ``path`` names the video then.
+        """
+        start = (self.start or 0.0) - _EXACT
+        end = math.inf if self.end is None else self.end - _EXACT
+        delivered = 0
+        last = 0.0
+        for time, image in source.pictures(max(start, 0.0)):
+            last = time
+            if time >= end:
+                break
+            if time < start:
+                continue
+            yield time, image
+            delivered += 1
+            # said before the next one is asked for, so that no frame beyond the last wanted one is decoded
+            if delivered == self.max_frames:
+                return
+        if not delivered:
+            until = "" if self.end is None else f" and before the end, {self.end:g} s"
+            raise UserError(f"{path}: no frame from the start, {self.start or 0:g} s, on{until}; the last one read is at {last:.3f} s")
 
 
 class VideoReader:
@@ -39,21 +104,18 @@ class VideoReader:
         frame_rate: average frames per second (the frames' own timestamps are what counts).
         frame_count: how many frames to expect (an estimate, for progress bars); None when the file does not say.
         has_audio: whether the file holds a sound track.
-        start_time: container time in seconds of the first frame, for aligning the sound.
+        start_time: container time in seconds of the frame with timestamp 0, delivered or not, for aligning the sound.
         truncated: True once decoding met the end before the end that the file states, or damage on the way.
         problem: what ``truncated`` is about, as a clause for a message, else None.
     """
 
-    def __init__(self, path: Path, source: FrameSource, max_frames: int | None, folder_rate: float) -> None:
+    def __init__(self, path: Path, source: FrameSource, part: VideoPart) -> None:
         self.path = path
         self.width, self.height, self.frame_rate = source.width, source.height, source.frame_rate
         self.has_audio, self.start_time = source.has_audio, source.start_time
-        self.frame_count = source.frame_count
-        if max_frames is not None and self.frame_count is not None:
-            self.frame_count = min(max_frames, self.frame_count)
+        self.frame_count = part.frame_count(source)
         self._source = source
-        self._max_frames = max_frames
-        self._folder_rate = folder_rate
+        self._part = part
         self._queue: queue.Queue[Frame | BaseException | None] = queue.Queue(READ_AHEAD)
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
@@ -70,8 +132,9 @@ class VideoReader:
         return self.problem is not None
 
     def reopen(self) -> VideoReader:
-        """A fresh reader of the same video, from its first frame."""
-        return open_video(self.path, self._max_frames, self._folder_rate)
+        """A fresh reader of the same frames, from the first one on."""
+        part = self._part
+        return open_video(self.path, part.max_frames, part.frame_rate, part.start, part.end)
 
     def __iter__(self) -> Iterator[Frame]:
         return self
@@ -93,19 +156,12 @@ class VideoReader:
     def _decode_ahead(self) -> None:
         last_item: BaseException | None = None
         try:
-            for index, (timestamp, image) in enumerate(self._pictures()):
+            for index, (timestamp, image) in enumerate(self._part.pictures(self._source, self.path)):
                 if not self._put(Frame(index, timestamp, image)):
                     return
         except BaseException as error:  # handed to the consumer's thread, where it can be caught
             last_item = error
         self._put(last_item)
-
-    def _pictures(self) -> Iterator:
-        pictures = self._source.pictures()
-        if self._max_frames is None:
-            return pictures
-        # zip asks the range first, so that no frame beyond the last wanted one is decoded.
-        return (picture for _, picture in zip(range(self._max_frames), pictures, strict=False))
 
     def _put(self, item: Frame | BaseException | None) -> bool:
         while not self._closed.is_set():
@@ -149,29 +205,34 @@ def at_times(video: VideoReader, timestamps: Float[np.ndarray, "frames"]) -> Ite
 
 
 def open_video(
-    path: str | Path, max_frames: int | None = None, folder_rate: float = DEFAULT_FOLDER_RATE
+    path: str | Path,
+    max_frames: int | None = None,
+    frame_rate: float | None = None,
+    start: float | None = None,
+    end: float | None = None,
 ) -> VideoReader:
-    """Open a video file or a folder of images for one pass.
+    """Open a video file or a folder of images, or a part of it, for one pass.
 
     Args:
         path: any container that FFmpeg reads, an animated GIF, a single picture, or a folder of pictures.
         max_frames: stop after so many frames.
-        folder_rate: frames per second of a folder of images; files bring their own timing.
+        frame_rate: frames per second of a folder of images (25 when None), or of a file without timestamps (a raw H.264 or
+            Motion JPEG stream). Files with timestamps keep them, whatever is given here.
+        start, end: deliver the frames with ``start ≤ timestamp < end``, seconds from the video's first frame; they keep the
+            timestamps that they have in the whole video. None: from the first, to the last.
 
     Raises:
-        UserError: missing file, no video, no frames, wrong arguments; while iterating: an unreadable image or one of
-            another size in a folder.
+        UserError: missing file, no video, no frames, wrong arguments; while iterating: no frame between ``start`` and ``end``,
+            an unreadable image or one of another size in a folder.
     """
     path = Path(path)
-    if max_frames is not None and max_frames < 1:
-        raise UserError(f"max-frames is {max_frames}; give at least 1")
-    if not 0 < folder_rate < 10_000:
-        raise UserError(f"frame rate of the folder is {folder_rate}; give frames per second above 0")
+    part = VideoPart(max_frames, frame_rate, start, end)
     if not path.exists():
         raise UserError(f"{path}: no such file or folder; check the path of the video")
+    rate = DEFAULT_FOLDER_RATE if frame_rate is None else frame_rate
     source: FrameSource
     if path.is_dir():
-        source = ImageFolder(path, folder_rate)
+        source = ImageFolder(path, rate)
     else:
-        source = StillImage(path) if is_still(path) else ContainerFile(path)
-    return VideoReader(path, source, max_frames, folder_rate)
+        source = StillImage(path, rate) if is_still(path) else ContainerFile(path, frame_rate)
+    return VideoReader(path, source, part)

@@ -51,6 +51,11 @@ class Script:
     turns: float = 1.0
     nod: float = 1.0
 
+    @property
+    def timestamps(self) -> Float[np.ndarray, "frames"]:
+        """When each picture is seen, seconds: whoever tracks the clip is to be told these."""
+        return np.arange(self.frames) / self.frame_rate
+
 
 @dataclass(frozen=True)
 class Truth:
