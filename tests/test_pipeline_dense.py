@@ -121,7 +121,9 @@ def test_landmarks_that_the_network_contradicts_are_not_followed(balanced, tmp_p
     assert track.valid.all() and (track.confidence[wrong] <= 0.5).all() and track.confidence[~wrong].min() > 0.5
     apart = np.degrees((skull(whole).inv() * skull(track)).magnitude())
     assert apart.max() < 8.0
-    drift = np.linalg.norm(track.translation - whole.translation, axis=1) / np.linalg.norm(whole.translation + [0, 0, -1], axis=1)
+    # each run estimates a focal length of its own, with which all distances grow
+    found, expected = ((t.translation - [0, 0, 1]) / t.focal_px for t in (track, whole))
+    drift = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
     assert drift.max() < 0.05
     assert any("contradicts" in note for note in json.loads((folder / "summary.json").read_text())["notes"])
 
