@@ -11,21 +11,11 @@ import torch
 from rendering_scenes import bumpy_ball, soup, to_clip, triangles
 from torch import Tensor
 
+from tests.devices import missing_for_cuda, needs_cuda
 from tracker.errors import UserError
 from tracker.rendering import Renderer, get_renderer, registry
 
 CPU = get_renderer("cpu")
-
-no_cuda = [
-    reason
-    for reason, missing in (
-        ("no CUDA device", not torch.cuda.is_available()),
-        ("nvdiffrast is not installed", find_spec("nvdiffrast") is None),
-    )
-    if missing
-]
-needs_cuda = pytest.mark.skipif(bool(no_cuda), reason=f"cpu/cuda parity NOT CHECKED: {' and '.join(no_cuda)}")
-
 
 def ball_scene() -> tuple[Tensor, Tensor]:
     vertices, tri = bumpy_ball(4, 0.2)
@@ -90,7 +80,7 @@ def test_cuda_antialias_is_the_same_code_and_nvdiffrasts_own_runs():
     assert torch.isfinite(own["pos"]).all() and own["out"].shape == cpu_side["out"].shape
 
 
-@pytest.mark.skipif(not no_cuda, reason="the cuda backend can run here")
+@pytest.mark.skipif(not missing_for_cuda, reason="the cuda backend can run here")
 def test_missing_cuda_backend_says_what_to_do():
     with pytest.raises(UserError, match="use --device cpu"):
         get_renderer("cuda")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
 from tqdm import tqdm
 
 from flame_assets.asset import HeadAsset
 from tracker.config import OverlaySettings
-from tracker.export.vertices import track_vertices
+from tracker.export.vertices import vertices_on_device
 from tracker.head_track import HeadTrack
 from tracker.rendering.canvas import MeshCanvas
-from tracker.rendering.clip_space import perspective, vertex_normals, world_to_clip
+from tracker.rendering.clip_space import perspective, to_image, vertex_normals, world_to_clip
+from tracker.rendering.registry import get_renderer
 from tracker.video.reader import at_times, open_video
 from tracker.video.writer import VideoWriter
 
@@ -42,17 +45,18 @@ def write_overlay(
     settings: OverlaySettings,
     texture: UInt8[np.ndarray, "size size 3"] | None = None,
     quiet: bool = False,
+    device: torch.device | str = "cpu",
 ) -> None:
     """Decode ``video`` again and write ``path``: left the input, then the mesh over it, at the input's own timing from the
     track's first frame on.
 
     With a ``texture`` a third picture shows the mesh in the clip's own colours. Frames without a tracked head show the input
-    alone. The sound goes along.
+    alone. The sound goes along. ``device`` is where the head is posed and drawn; there must be a renderer for it.
     """
     height, width = (int(x) for x in track.image_size)
     scale = min(1.0, settings.max_side / max(width, height))
     size = (max(round(width * scale), 2), max(round(height * scale), 2))
-    painter = MeshPainter(asset, track, size, settings.opacity)
+    painter = painter_for(asset, track, size, settings.opacity, texture, device)
     panels = 2 if texture is None else 3
     begin = float(track.timestamps[0])
     with (
@@ -62,47 +66,79 @@ def write_overlay(
         ) as writer,
     ):
         shown = tqdm(at_times(frames, track.timestamps), total=track.n_frames, desc="overlay", unit="frame", disable=quiet)
-        for frame, vertices, valid in zip(shown, track_vertices(track, asset), track.valid, strict=True):
+        for frame, vertices, valid in zip(shown, vertices_on_device(track, asset, device), track.valid, strict=True):
             image = frame.image if scale == 1 else cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
-            row = np.concatenate([image] * panels, axis=1)
-            if valid:
-                drawn = image.copy()
-                painter.paint(drawn, vertices)
-                row[:, size[0] : 2 * size[0]] = drawn
-                if texture is not None:
-                    drawn = image.copy()
-                    painter.paint_texture(drawn, texture)
-                    row[:, 2 * size[0] :] = drawn
-            writer.write(row, frame.timestamp - begin)
+            drawn = painter.pictures(image, vertices) if valid else [image] * (panels - 1)
+            writer.write(np.concatenate([image, *drawn], axis=1), frame.timestamp - begin)
+
+
+class Painter(Protocol):
+    """Draws a head over pictures of one size."""
+
+    def pictures(self, image: UInt8[np.ndarray, "h w 3"], vertices: Float[Tensor, "verts 3"]) -> list[UInt8[np.ndarray, "h w 3"]]:
+        """``image`` with the mesh over it and, where there is a texture, with the head in the texture's colours.
+
+        Args:
+            vertices: world, metres, on the painter's device.
+        """
+        ...
+
+
+def painter_for(
+    asset: HeadAsset,
+    track: HeadTrack,
+    size: tuple[int, int],
+    opacity: float,
+    texture: UInt8[np.ndarray, "size size 3"] | None,
+    device: torch.device | str,
+) -> Painter:
+    """The painter of a device: compiled loops on the CPU, the renderer elsewhere."""
+    if torch.device(device).type == "cpu":
+        return MeshPainter(asset, track, size, opacity, texture)
+    return DevicePainter(asset, track, size, opacity, texture, device)
 
 
 class MeshPainter:
-    """Draws a head's meshes over pictures of one size.
+    """See :class:`Painter`; on the CPU, without gradients and with every buffer used again.
 
     Args:
         asset: the head.
         track: gives the camera.
         size: width and height of the pictures to draw on, pixels (the full frame, perhaps scaled down).
         opacity: of the mesh, 0 to 1.
+        texture: RGB, row 0 at v = 1, for a head with uv coordinates.
     """
 
-    def __init__(self, asset: HeadAsset, track: HeadTrack, size: tuple[int, int], opacity: float = 0.75) -> None:
-        width, height = size
-        scale = width / int(track.image_size[1])
-        cx, cy = (float(c) * scale for c in track.principal_point)
-        # heads come close to webcams and stand far off in films: planes wide enough for both
-        self._projection = perspective(track.focal_px * scale, cx, cy, width, height, near=0.01, far=100.0)
+    def __init__(
+        self,
+        asset: HeadAsset,
+        track: HeadTrack,
+        size: tuple[int, int],
+        opacity: float = 0.75,
+        texture: UInt8[np.ndarray, "size size 3"] | None = None,
+    ) -> None:
+        self._projection = _projection(track, size)
         self._faces = np.ascontiguousarray(asset.faces, np.int32)
         self._triangles = torch.as_tensor(self._faces)
         self._colours = vertex_colours(asset)
         self._opacity = opacity
-        self._canvas = MeshCanvas(height, width)
+        self._texture = texture
+        self._canvas = MeshCanvas(size[1], size[0])
         self._uv_faces = None if asset.uv_faces is None else np.ascontiguousarray(asset.uv_faces, np.int32)
         self._uv = asset.uv
-        inside = np.any([asset.regions.get(n, np.zeros(asset.n_vertices, bool)) for n in _NOT_TEXTURED], axis=0)
-        self._plain = np.concatenate([[True], inside[asset.faces].all(1)])
+        self._plain = _not_textured(asset)
 
-    def paint(self, image: UInt8[np.ndarray, "h w 3"], vertices: Float[np.ndarray, "verts 3"]) -> None:
+    def pictures(
+        self, image: UInt8[np.ndarray, "h w 3"], vertices: Float[Tensor, "verts 3"]
+    ) -> list[UInt8[np.ndarray, "h w 3"]]:
+        drawn = [image.copy()]
+        self.paint(drawn[0], vertices)
+        if self._texture is not None:
+            drawn.append(image.copy())
+            self.paint_texture(drawn[1], self._texture)
+        return drawn
+
+    def paint(self, image: UInt8[np.ndarray, "h w 3"], vertices: Float[np.ndarray, "verts 3"] | Tensor) -> None:
         """Blend a mesh (world vertices, metres) into ``image``, in place."""
         points = torch.as_tensor(vertices, dtype=torch.float32)
         normals = vertex_normals(points, self._triangles).numpy()
@@ -122,6 +158,73 @@ class MeshPainter:
         colours = cv2.remap(texture, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         shown = ~self._plain[rast[..., 3].astype(np.int64)]
         image[shown] = colours[shown]
+
+
+class DevicePainter:
+    """See :class:`Painter`; posing, shading, drawing and blending on one device, one copy of the finished pictures back.
+
+    Args: as :class:`MeshPainter`'s, and the device.
+    """
+
+    def __init__(
+        self,
+        asset: HeadAsset,
+        track: HeadTrack,
+        size: tuple[int, int],
+        opacity: float,
+        texture: UInt8[np.ndarray, "size size 3"] | None,
+        device: torch.device | str,
+    ) -> None:
+        def tensor(array: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.as_tensor(array, dtype=dtype, device=device)
+
+        self._renderer = get_renderer("auto", device)
+        self._device, self._size, self._opacity = device, size, opacity
+        self._projection = _projection(track, size).to(device)
+        self._faces = tensor(asset.faces, torch.int32)
+        self._colours = tensor(vertex_colours(asset))
+        self._light = tensor(np.array(_LIGHT))
+        self._texture = None
+        if texture is not None:
+            assert asset.uv is not None and asset.uv_faces is not None
+            self._texture = tensor(texture)[None]
+            # v counts from the bottom of the texture, rows from its top
+            self._uv = tensor(asset.uv * [1, -1] + [0, 1])[None]
+            self._uv_faces = tensor(asset.uv_faces, torch.int32)
+            self._plain = tensor(_not_textured(asset), torch.bool)
+
+    @torch.no_grad()
+    def pictures(
+        self, image: UInt8[np.ndarray, "h w 3"], vertices: Float[Tensor, "verts 3"]
+    ) -> list[UInt8[np.ndarray, "h w 3"]]:
+        width, height = self._size
+        frame = torch.as_tensor(image, device=self._device).float()
+        points = vertices.float()
+        diffuse = (vertex_normals(points, self._faces) @ self._light).clamp_min(0)
+        shaded = self._colours * (_AMBIENT + (1 - _AMBIENT) * diffuse)[:, None]
+        rast = self._renderer.rasterize(world_to_clip(points, self._projection)[None], self._faces, (height, width))
+        colours = to_image(self._renderer.interpolate(shaded[None], rast, self._faces))[0]
+        number = to_image(rast)[0, ..., 3:].long()
+        drawn = [torch.where(number > 0, torch.lerp(frame, colours, self._opacity), frame)]
+        if self._texture is not None:
+            uv = self._renderer.interpolate(self._uv, rast, self._uv_faces)
+            colours = to_image(self._renderer.texture(self._texture, uv, "clamp"))[0]
+            drawn.append(torch.where(self._plain[number], frame, colours))
+        return list((torch.stack(drawn) + 0.5).clamp(0, 255).byte().cpu().numpy())
+
+
+def _projection(track: HeadTrack, size: tuple[int, int]) -> Float[Tensor, "4 4"]:
+    width, height = size
+    scale = width / int(track.image_size[1])
+    cx, cy = (float(c) * scale for c in track.principal_point)
+    # heads come close to webcams and stand far off in films: planes wide enough for both
+    return perspective(track.focal_px * scale, cx, cy, width, height, near=0.01, far=100.0)
+
+
+def _not_textured(asset: HeadAsset) -> Bool[np.ndarray, "faces_and_one"]:
+    """By a rasteriser's numbers (triangle + 1, 0 for nothing): what a texture leaves as it is."""
+    inside = np.any([asset.regions.get(n, np.zeros(asset.n_vertices, bool)) for n in _NOT_TEXTURED], axis=0)
+    return np.concatenate([[True], inside[asset.faces].all(1)])
 
 
 def vertex_colours(asset: HeadAsset) -> Float[np.ndarray, "verts 3"]:

@@ -17,19 +17,36 @@ from tracker.head_track import HeadTrack
 _CHUNK = 32  # frames computed at once: enough to fill the machine's vector units, 30 MB for the largest heads
 
 
-def track_vertices(track: HeadTrack, asset: HeadAsset) -> Iterator[Float[np.ndarray, "verts 3"]]:
+def track_vertices(
+    track: HeadTrack, asset: HeadAsset, device: torch.device | str = "cpu"
+) -> Iterator[Float[np.ndarray, "verts 3"]]:
     """World vertices of every frame, metres, float32. Frames without a tracked head show the values they hold.
+
+    Args:
+        device: where they are computed, some frames at a time.
 
     Raises:
         UserError: ``asset`` is not the head that the track was made with.
     """
+    for vertices in _chunks(track, asset, device):
+        yield from vertices.cpu().numpy()
+
+
+def vertices_on_device(
+    track: HeadTrack, asset: HeadAsset, device: torch.device | str = "cpu"
+) -> Iterator[Float[Tensor, "verts 3"]]:
+    """As :func:`track_vertices`, for those who go on working on ``device``."""
+    for vertices in _chunks(track, asset, device):
+        yield from vertices
+
+
+def _chunks(track: HeadTrack, asset: HeadAsset, device: torch.device | str) -> Iterator[Float[Tensor, "frames verts 3"]]:
     check_head(track, asset)
-    model = HeadModel.from_asset(asset)
+    model = HeadModel.from_asset(asset, device)
     for start in range(0, track.n_frames, _CHUNK):
         frames = slice(start, start + _CHUNK)
-        posed = posed_frames(model, track, frames)
-        translation = torch.as_tensor(track.translation[frames], dtype=model.dtype)
-        yield from posed.skin(translation).numpy()
+        translation = torch.as_tensor(track.translation[frames], dtype=model.dtype, device=model.device)
+        yield posed_frames(model, track, frames).skin(translation)
 
 
 def posed_frames(model: HeadModel, track: HeadTrack, frames: slice) -> PosedHead:
