@@ -1,4 +1,4 @@
-"""Fast inference for one crop at a time: OpenVINO on a CPU, torch with bfloat16 on CUDA, torch where neither is there.
+"""Fast inference: OpenVINO on a CPU, torch with bfloat16 on CUDA, torch where neither is there.
 
 Crops are 8-bit RGB arrays and maps are arrays, so that a tracker that only predicts need not touch torch. The network is
 converted once and kept in the user's cache folder under a name that depends on the weights.
@@ -6,13 +6,13 @@ converted once and kept in the user's cache folder under a name that depends on 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,22 +21,10 @@ from jaxtyping import Float, UInt8
 
 from densemarks_model.errors import ModelError
 from densemarks_model.openvino_import import import_openvino
+from densemarks_model.prediction import Prediction, arrays
 
 CACHE_VERSION = "1"
 """Part of the cached files' names: a new number when conversion changes its results."""
-
-
-@dataclass(frozen=True)
-class Maps:
-    """What :class:`~densemarks_model.prediction.Prediction` says, as arrays at the network's own resolution.
-
-    Pixel (i, j) of a map of side m covers pixels s·j/m to s·(j+1)/m across and s·i/m to s·(i+1)/m down of the crop of side s.
-    """
-
-    coordinates: Float[np.ndarray, "batch h w 3"]
-    confidence: Float[np.ndarray, "batch h w"]
-    surface: Float[np.ndarray, "batch h w"] | None
-    scale: Float[np.ndarray, "batch h w"] | None
 
 
 class FastNetwork(Protocol):
@@ -45,18 +33,26 @@ class FastNetwork(Protocol):
     Attributes:
         image_size: side of the crops, pixels. runtime: what it runs on, for reports.
         cube: version of the canonical cube that it speaks, see :func:`densemarks_model.loading.network_cube`.
+        batch: crops a call from which more at once are no faster.
     """
 
     image_size: int
     runtime: str
     cube: int
+    batch: int
 
-    def __call__(self, crops: UInt8[np.ndarray, "batch size size 3"]) -> Maps:
-        """Embed crops of ``image_size`` × ``image_size`` pixels.
+    def __call__(self, crops: UInt8[np.ndarray, "batch size size 3"]) -> Prediction[np.ndarray]:
+        """Embed crops of ``image_size`` × ``image_size`` pixels; maps come at the network's own resolution.
+
+        Several crops give what one call for each would: to the last bit on OpenVINO, on torch up to the rounding of sums.
 
         Raises:
             ModelError: other shapes or types.
         """
+        ...
+
+    def with_surface(self, points: Float[np.ndarray, "points 3"] | None) -> FastNetwork:
+        """The same network told where the head's surface lies in its cube (None: unknown); one with a mask of its own is itself."""
         ...
 
 
@@ -155,7 +151,7 @@ class _OpenVinoNetwork:
         if model is None:
             # checks the file, too, unless it was converted before
             model = _converted(core, target, lambda: _convert(path))
-        self.image_size = int(model.input(0).shape[1])
+        self.image_size, self.batch = int(model.input(0).shape[1]), 1  # two crops a call take 97 % of the time of two calls
         self.cube = network_cube(path)
         with safe_open(str(path), framework="numpy") as file:
             weight, bias = (file.get_tensor(f"last.{k}").astype(np.float32) for k in ("weight", "bias"))
@@ -170,7 +166,10 @@ class _OpenVinoNetwork:
         actual = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         self.runtime = f"OpenVINO {'int8' if integers else 'f32' if actual in ('f32', 'undefined') else actual}"
 
-    def __call__(self, crops: UInt8[np.ndarray, "batch size size 3"]) -> Maps:
+    def with_surface(self, points: Float[np.ndarray, "points 3"] | None) -> FastNetwork:
+        return self
+
+    def __call__(self, crops: UInt8[np.ndarray, "batch size size 3"]) -> Prediction[np.ndarray]:
         _check_crops(crops, self.image_size)
         raw = np.stack([self._last(self._request.infer([crops[k : k + 1]])[0][0]) for k in range(len(crops))])
         return _maps(raw)
@@ -182,10 +181,10 @@ class _OpenVinoNetwork:
         return flat.T.reshape(height, width, -1)
 
 
-def _maps(raw: np.ndarray) -> Maps:
+def _maps(raw: np.ndarray) -> Prediction[np.ndarray]:
     coordinates = np.clip(raw[..., :3] + 0.5, 0, 1)
     head, surface = (1 / (1 + np.exp(-np.clip(raw[..., k], -60, 60))) for k in (3, 4))
-    return Maps(coordinates, head, surface, np.exp(raw[..., 5] - 3.5))
+    return Prediction(coordinates, head, surface, np.exp(raw[..., 5] - 3.5))
 
 
 def _int8(core, path: Path, target: Path, precision: str, capabilities: list[str]):
@@ -300,8 +299,6 @@ class _TorchNetwork:
     """Any network on torch."""
 
     def __init__(self, path_or_name: Path | str, device: str, bf16: bool, surface: np.ndarray | None = None) -> None:
-        import torch
-
         from densemarks_model.lite import LiteNet
         from densemarks_model.loading import load_network
 
@@ -310,13 +307,29 @@ class _TorchNetwork:
         self._device, self._bf16 = device, bf16
         self._lite = isinstance(self._network, LiteNet)
         self.image_size = self._network.config.image_size if self._lite else 512
-        if surface is not None:
-            if self._lite:
-                raise ModelError(f"{path_or_name}: a lite network has its own mask; surface is for the authors' network")
-            self._network.set_surface(torch.as_tensor(np.asarray(surface, np.float32)))
+        # one crop of the authors' network has 1024 patches; four occupy a GPU, and its maps are large
+        self.batch = 1 if device == "cpu" else 16 if self._lite else 4
+        if surface is not None and self._lite:
+            raise ModelError(f"{path_or_name}: a lite network has its own mask; surface is for the authors' network")
+        self._surface = self._checked(surface)
         self.runtime = f"torch {device} {'bf16' if bf16 else 'f32'}"
 
-    def __call__(self, crops: UInt8[np.ndarray, "batch size size 3"]) -> Maps:
+    def with_surface(self, points: Float[np.ndarray, "points 3"] | None) -> FastNetwork:
+        if self._lite:
+            return self
+        other = copy.copy(self)
+        other._surface = self._checked(points)
+        return other
+
+    def _checked(self, points: np.ndarray | None):
+        import torch
+
+        if points is None:
+            return None
+        self._network.set_surface(torch.as_tensor(np.asarray(points, np.float32)))
+        return self._network.surface
+
+    def __call__(self, crops: UInt8[np.ndarray, "batch size size 3"]) -> Prediction[np.ndarray]:
         import torch
 
         _check_crops(crops, self.image_size)
@@ -328,6 +341,5 @@ class _TorchNetwork:
                 with torch.autocast(self._device, enabled=False):
                     raw = torch.einsum("oc,bchw->bhwo", weight, features.float()) + bias
                 return _maps(raw.cpu().numpy())
-            got = self._network.predict(images)
-        coordinates = got.coordinates.float().permute(0, 2, 3, 1).cpu().numpy()
-        return Maps(coordinates, got.confidence[:, 0].float().cpu().numpy(), None, None)
+            self._network.set_surface(self._surface)  # others share the module
+            return arrays(self._network.predict(images))

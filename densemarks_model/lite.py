@@ -192,7 +192,7 @@ class LiteNet(nn.Module):
         """
         return self.decode(self.tokens(images), images)
 
-    def predict(self, images: Float[Tensor, "batch 3 height width"]) -> Prediction:
+    def predict(self, images: Float[Tensor, "batch 3 height width"]) -> Prediction[Tensor]:
         """Prediction at the pictures' own size, whatever it is."""
         size = self.config.image_size
         own = images.shape[-2:]
@@ -203,7 +203,7 @@ class LiteNet(nn.Module):
         maps = F.interpolate(maps, size=own, mode="bilinear", align_corners=False)
         return Prediction(maps[:, :3], maps[:, 3:4], maps[:, 4:5], maps[:, 5:6])
 
-    def native(self, images: Float[Tensor, "batch 3 size size"]) -> Prediction:
+    def native(self, images: Float[Tensor, "batch 3 size size"]) -> Prediction[Tensor]:
         """Prediction at ``map_size`` for pictures of ``image_size``: what the tracker reads."""
         out = self(images)
         return Prediction(

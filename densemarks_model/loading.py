@@ -43,7 +43,7 @@ class Embedder(nn.Module):
         super().__init__()
         self.network, self.name, self.cube = network, name, cube
 
-    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Prediction:
+    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Prediction[Tensor]:
         """Embed pictures, in the network's own precision.
 
         Raises:

@@ -119,7 +119,7 @@ class OfficialNet(nn.Module):
         raw = F.interpolate(self.last(fused), size=(height, width), mode="bilinear", align_corners=False)
         return 0.5 * torch.tanh(3 * raw) + 0.5
 
-    def predict(self, images: Float[Tensor, "batch 3 height width"]) -> Prediction:
+    def predict(self, images: Float[Tensor, "batch 3 height width"]) -> Prediction[Tensor]:
         """Prediction at the pictures' own size; they are resampled to 512 × 512 for the network."""
         own = tuple(images.shape[-2:])
         if own != (IMAGE_SIZE, IMAGE_SIZE):

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from jaxtyping import Float
-from torch import Tensor
+import numpy as np
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+M = TypeVar("M")
+"""What the maps are: ``torch.Tensor`` or ``numpy.ndarray``."""
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Generic[M]):
     """Canonical coordinates of every pixel, and how far to trust them.
+
+    Maps are tensors with channels first, ``(batch, 3, height, width)`` and ``(batch, 1, height, width)``, as networks compute
+    them; or arrays with channels last, ``(batch, height, width, 3)`` and ``(batch, height, width)``, as fast inference hands
+    them out (:func:`arrays`). Pixel (i, j) of a map of side m covers pixels s·j/m to s·(j+1)/m across and s·i/m to s·(i+1)/m
+    down of a picture of side s.
 
     Attributes:
         coordinates: location of each pixel in the canonical unit cube, [0, 1]. Channels are the cube's axes: x to the
@@ -22,7 +33,17 @@ class Prediction:
             do not tell.
     """
 
-    coordinates: Float[Tensor, "batch 3 height width"]
-    confidence: Float[Tensor, "batch 1 height width"]
-    surface: Float[Tensor, "batch 1 height width"] | None = None
-    scale: Float[Tensor, "batch 1 height width"] | None = None
+    coordinates: M
+    confidence: M
+    surface: M | None = None
+    scale: M | None = None
+
+
+def arrays(prediction: Prediction[Tensor]) -> Prediction[np.ndarray]:
+    """The same as float32 arrays, channels last."""
+
+    def array(values: Tensor) -> np.ndarray:
+        return values.float().movedim(1, -1).cpu().numpy()
+
+    one_channel = (prediction.confidence, prediction.surface, prediction.scale)
+    return Prediction(array(prediction.coordinates), *(None if x is None else array(x)[..., 0] for x in one_channel))

@@ -54,6 +54,20 @@ def test_openvino_agrees_with_torch(tiny_file, tmp_path, precision, tolerance):
     np.testing.assert_allclose(again.coordinates, got.coordinates, atol=tolerance)
 
 
+@pytest.mark.parametrize("openvino", [True, False])
+def test_several_crops_give_what_each_alone_gives(tiny_file, tmp_path, monkeypatch, openvino):
+    if not openvino:
+        monkeypatch.setitem(sys.modules, "openvino", None)
+    crops = np.random.default_rng(2).integers(0, 255, (5, 56, 56, 3), dtype=np.uint8)
+    fast = fast_network(tiny_file, device="cpu", precision="f32", cache=tmp_path)
+    assert fast.batch == 1 and fast.with_surface(np.zeros((4, 3))) is fast  # it has a mask of its own
+    together, alone = fast(crops), [fast(crops[k : k + 1]) for k in range(5)]
+    for name in ("coordinates", "confidence", "surface", "scale"):
+        wanted = np.concatenate([getattr(a, name) for a in alone])
+        # torch sums in another order for another number of crops
+        np.testing.assert_allclose(getattr(together, name), wanted, rtol=0, atol=0 if openvino else 1e-5)
+
+
 def test_later_runs_take_the_converted_network_and_give_the_same(tiny_file, tmp_path, monkeypatch):
     crops = np.random.default_rng(1).integers(0, 255, (1, 56, 56, 3), dtype=np.uint8)
     first = fast_network(tiny_file, device="cpu", precision="f32", cache=tmp_path)(crops)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from densemarks_model import ModelError, Prediction, load_network
+from densemarks_model import ModelError, Prediction, inference, load_network, loading
 from densemarks_model.confidence import nearness, regularity
 from densemarks_model.official import OfficialNet, published_layout
 
@@ -107,6 +107,28 @@ def test_a_known_surface_lowers_confidence_away_from_it(network, monkeypatch):
     assert got.confidence[0, 0, 164, 244] > 0.5 > 10 * got.confidence[0, 0, 256, 330]
     with pytest.raises(ModelError, match="finite points"):
         net.set_surface(torch.zeros(3))
+
+
+def test_fast_inference_keeps_each_heads_surface_apart(network, monkeypatch):
+    """Two of it share the weights; what one was told does not reach the other, and none claims to see the bald head."""
+    coordinates = _ball_in_a_picture(64)[0]
+    monkeypatch.setattr(network.network, "forward", lambda images: torch.nn.functional.interpolate(coordinates, size=512, mode="nearest"))
+    monkeypatch.setattr(loading, "load_network", lambda *_: network)
+    surface = coordinates[0, :, 20, 30][None].numpy()
+    plain = inference.fast_network("official", device="cpu")
+    told = plain.with_surface(surface)
+    crops = np.zeros((1, 512, 512, 3), np.uint8)
+    try:
+        for fast, known in ((told, surface), (plain, None), (told, surface), (told.with_surface(None), None)):
+            got = fast(crops)
+            assert got.surface is None and got.coordinates.shape == (1, 512, 512, 3)
+            near = 1.0 if known is None else nearness(torch.from_numpy(got.coordinates).permute(0, 3, 1, 2), torch.from_numpy(known))[:, 0].numpy()
+            steady = regularity(torch.from_numpy(got.coordinates).permute(0, 3, 1, 2))[:, 0].numpy()
+            np.testing.assert_allclose(got.confidence, steady * near, atol=1e-6)
+        with pytest.raises(ModelError, match="finite points"):
+            plain.with_surface(np.zeros(3))
+    finally:
+        network.network.set_surface(None)
 
 
 def _ball_in_a_picture(size: int = 96) -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,8 +11,9 @@ from densemarks_model.crops import crop_around_landmarks
 from densemarks_model.data.synthetic.repertoire import PLAIN
 from densemarks_model.data.synthetic.scene import SceneRenderer
 from densemarks_model.evaluation.cubes import in_cube
-from densemarks_model.inference import FastNetwork, Maps, fast_network
+from densemarks_model.inference import FastNetwork, fast_network
 from densemarks_model.matching import sample_bilinear
+from densemarks_model.prediction import Prediction
 from densemarks_model.train.augment import vary
 from flame_assets.canonical import CUBE_VERSION
 from flame_assets.load import load_head
@@ -36,7 +37,7 @@ def face(network):
     return crop.extract(frame.image, network.image_size), crop.to_crop(found.points, network.image_size)
 
 
-def _on_map(points: np.ndarray, maps: Maps, network: FastNetwork) -> np.ndarray:
+def _on_map(points: np.ndarray, maps: Prediction[np.ndarray], network: FastNetwork) -> np.ndarray:
     """Pixels of the crop as pixels of its maps."""
     return points * (maps.coordinates.shape[1] / network.image_size)
 

@@ -9,25 +9,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
+
+from densemarks_model.prediction import Prediction
 
 CROP_SIZE = 224
 """Side of the crops that networks are measured on, pixels."""
 
 THREADS = 2
 """Cores that networks are measured on."""
-
-
-@dataclass(frozen=True)
-class Maps:
-    """Predictions as arrays, at whatever resolution the network has.
-
-    Attributes:
-        coordinates: cube coordinates. confidence: [0, 1].
-    """
-
-    coordinates: Float[np.ndarray, "batch h w 3"]
-    confidence: Float[np.ndarray, "batch h w"]
 
 
 @dataclass(frozen=True)
@@ -48,14 +38,14 @@ class Network:
     image_size: int = CROP_SIZE
     cube: int = 1
 
-    def predict(self, images: UInt8[np.ndarray, "n size size 3"], batch: int = 8) -> Maps:
-        """Maps of any number of square crops of any size, ``batch`` at a time."""
+    def predict(self, images: UInt8[np.ndarray, "n size size 3"], batch: int = 8) -> Prediction[np.ndarray]:
+        """Coordinates and confidence of any number of square crops of any size, ``batch`` at a time; at the network's own resolution."""
         coordinates, confidence = [], []
         for start in range(0, len(images), batch):
             given = self.run(_resized(np.asarray(images[start : start + batch]), self.image_size))
             coordinates.append(np.asarray(given.coordinates, np.float32))
             confidence.append(np.asarray(given.confidence, np.float32))
-        return Maps(np.concatenate(coordinates), np.concatenate(confidence))
+        return Prediction(np.concatenate(coordinates), np.concatenate(confidence))
 
 
 def open_network(name: str) -> Network:

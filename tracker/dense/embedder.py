@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Float, UInt8
 
 from densemarks_model.crops import HeadCrop, crop_around_landmarks
 from densemarks_model.errors import ModelError
-from densemarks_model.inference import Maps, fast_network
+from densemarks_model.inference import fast_network
 from flame_assets.asset import HeadAsset
 from tracker.dense.embedding_store import EmbeddingRecord
 from tracker.dense.pooling import MIN_TRUST, pool
@@ -42,14 +43,15 @@ class HeadEmbedder:
         network: a name or file for :func:`densemarks_model.inference.fast_network`.
         device: for the same.
         asset, sites: the head whose canonical coordinates the network speaks of, in the network's version of the cube.
-        doubt: landmarks whose median distance to where the network sees them is larger are rejected, cube units.
+        doubt: landmarks whose median distance to where the network sees them is larger are rejected, cube units; infinite
+            while the head's place in the network's cube is not known. Once it is, networks without a mask are told it.
     """
 
     def __init__(
         self, network: str | Path, device: str, asset: HeadAsset, sites: DenseSites, doubt: float = math.inf
     ) -> None:
         self._name = str(network)
-        self._network = fast_network(network, "cuda" if device.startswith("cuda") else "cpu")
+        self._unaware = fast_network(network, "cuda" if device.startswith("cuda") else "cpu")
         self._speak_of(asset, sites, doubt)
 
     def for_head(self, asset: HeadAsset, sites: DenseSites, doubt: float = math.inf) -> HeadEmbedder:
@@ -60,10 +62,11 @@ class HeadEmbedder:
 
     def _speak_of(self, asset: HeadAsset, sites: DenseSites, doubt: float) -> None:
         self._doubt = doubt
-        if self._network.cube != asset.cube:
-            raise ModelError(f"{self._name}: speaks version {self._network.cube} of the canonical cube, the head is in {asset.cube}; use asset.with_cube")
+        if self._unaware.cube != asset.cube:
+            raise ModelError(f"{self._name}: speaks version {self._unaware.cube} of the canonical cube, the head is in {asset.cube}; use asset.with_cube")
         self._sites = sites
         assert asset.canonical is not None
+        self._network = self._unaware.with_surface(asset.canonical if math.isfinite(doubt) else None)
         embedding = asset.landmarks["mediapipe"]
         self._landmarks = embedding.positions(asset.canonical, asset.faces)
         self._numbers = embedding.indices
@@ -76,16 +79,53 @@ class HeadEmbedder:
         """What the network runs on, for reports."""
         return self._network.runtime
 
+    @property
+    def batch(self) -> int:
+        """Frames to give at once to :meth:`look_ahead`: more are no faster on this device, 1 where it wins nothing."""
+        return self._network.batch
+
     def follow(self, detection: Detection) -> None:
         """Note where the head is without embedding it."""
+        self._crop, self._misses = self._crop_of(detection), 0
+
+    def _crop_of(self, detection: Detection) -> HeadCrop:
+        """The crop of a frame with a detection, whatever came before."""
         seen = detection.points[self._numbers].astype(np.float64)
         camera, _ = _affine(self._landmarks, seen, np.ones(len(seen)), np.ptp(seen, axis=0).max() + 1e-6)
-        self._crop, self._misses = self._shifted(crop_around_landmarks(detection.points), camera), 0
+        return self._shifted(crop_around_landmarks(detection.points), camera)
+
+    def look_ahead(
+        self, images: Sequence[UInt8[np.ndarray, "h w 3"]], detections: Sequence[Detection | None]
+    ) -> list[EmbeddingRecord | None]:
+        """What the network says at the detections of some frames, :attr:`batch` at a time; None for frames without one.
+
+        Nothing is noted. Give each record to :meth:`embed`, in the frames' order.
+        """
+        known = [k for k, detection in enumerate(detections) if detection is not None]
+        records: list[EmbeddingRecord | None] = [None] * len(detections)
+        for start in range(0, len(known), self.batch):
+            at = known[start : start + self.batch]
+            for k, record in zip(at, self._run_many([images[k] for k in at], [self._crop_of(detections[k]) for k in at]), strict=True):  # type: ignore[arg-type]
+                records[k] = record
+        return records
+
+    def embed_many(
+        self, images: Sequence[UInt8[np.ndarray, "h w 3"]], detections: Sequence[Detection | None]
+    ) -> list[tuple[EmbeddingRecord | None, Detection | None]]:
+        """What :meth:`embed` returns for each of consecutive frames, with the network's work done in batches.
+
+        The same crops are looked at: those at detections together, those that depend on the frame before one by one.
+        """
+        ahead = self.look_ahead(images, detections)
+        return [self.embed(*frame) for frame in zip(images, detections, ahead, strict=True)]
 
     def embed(
-        self, image: UInt8[np.ndarray, "h w 3"], detection: Detection | None
+        self, image: UInt8[np.ndarray, "h w 3"], detection: Detection | None, ahead: EmbeddingRecord | None = None
     ) -> tuple[EmbeddingRecord | None, Detection | None]:
         """The head in an RGB frame, or None when there is none (or nothing is known yet of where to look).
+
+        Args:
+            ahead: of this frame, from :meth:`look_ahead`; without it the network looks now.
 
         Returns:
             The record, and the detection, or None instead of it when the network contradicts it: detectors put whole faces
@@ -96,7 +136,7 @@ class HeadEmbedder:
         before = self._crop
         self.follow(detection)
         assert self._crop is not None
-        record = self._run(image, self._crop)
+        record = ahead or self._run(image, self._crop)
         if not self._contradicts(record, detection):
             return record, detection
         at_landmarks, self._crop = self._crop, before
@@ -135,11 +175,13 @@ class HeadEmbedder:
         return record
 
     def _run(self, image: np.ndarray, crop: HeadCrop) -> EmbeddingRecord:
-        maps: Maps = self._network(crop.extract(image, self._network.image_size)[None])
-        trust = maps.confidence[0] if maps.surface is None else maps.confidence[0] * maps.surface[0]
-        scale = np.full_like(trust, 0.02) if maps.scale is None else maps.scale[0]
-        surface = np.zeros_like(trust) if maps.surface is None else maps.surface[0]
-        return EmbeddingRecord(crop, maps.coordinates[0], trust, scale, surface)
+        return self._run_many([image], [crop])[0]
+
+    def _run_many(self, images: Sequence[np.ndarray], crops: Sequence[HeadCrop]) -> list[EmbeddingRecord]:
+        """Records of crops, in one call."""
+        size = self._network.image_size
+        said = self._network(np.stack([crop.extract(image, size) for image, crop in zip(images, crops, strict=True)]))
+        return [EmbeddingRecord.of(crop, said, number) for number, crop in enumerate(crops)]
 
     def _next_crop(self, record: EmbeddingRecord) -> HeadCrop | None:
         if float(record.trust.mean()) < _MIN_HEAD_SHARE:

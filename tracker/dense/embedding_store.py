@@ -6,10 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+import cv2
 import numpy as np
 from jaxtyping import Float32
 
 from densemarks_model.crops import HeadCrop
+from densemarks_model.prediction import Prediction
+
+MAX_SIDE = 128
+"""Side of the largest maps that are kept, pixels: twice what places need, and a hundred frames take tens of megabytes."""
+
+_USUAL_SCALE = 0.02
+"""Expected error of networks that do not tell, cube units."""
 
 
 @dataclass(frozen=True)
@@ -21,20 +29,46 @@ class EmbeddingRecord:
         coordinates: canonical locations, [0, 1].
         trust: [0, 1]: the pixel shows the head, hair included, and the line of sight through it meets the bald head.
         scale: expected error of the coordinates, cube units.
-        surface: [0, 1]: the line of sight meets the bald head, whatever lies in front; zeros from networks that do not tell.
+        surface: [0, 1]: the line of sight meets the bald head, whatever lies in front; None from networks that do not tell.
     """
 
     crop: HeadCrop
     coordinates: Float32[np.ndarray, "h w 3"]
     trust: Float32[np.ndarray, "h w"]
     scale: Float32[np.ndarray, "h w"]
-    surface: Float32[np.ndarray, "h w"]
+    surface: Float32[np.ndarray, "h w"] | None = None
+
+    @staticmethod
+    def of(crop: HeadCrop, prediction: Prediction[np.ndarray], number: int = 0) -> EmbeddingRecord:
+        """What ``prediction`` says about its crop ``number``.
+
+        Maps larger than :data:`MAX_SIDE` are reduced to it by area averages; locations and their errors by trust, so that a
+        background beside the head does not pull them away.
+        """
+        confidence = prediction.confidence[number]
+        surface = None if prediction.surface is None else prediction.surface[number]
+        trust = confidence if surface is None else confidence * surface
+        scale = np.full_like(trust, _USUAL_SCALE) if prediction.scale is None else prediction.scale[number]
+        coordinates = prediction.coordinates[number]
+        if max(trust.shape) > MAX_SIDE:
+            weight = trust + 1e-6
+            mean = _reduced(np.dstack([coordinates, scale]) * weight[..., None]) / _reduced(weight)[..., None]
+            coordinates, scale = np.ascontiguousarray(mean[..., :3]), np.ascontiguousarray(mean[..., 3])
+            trust, surface = _reduced(trust), None if surface is None else _reduced(surface)
+        return EmbeddingRecord(crop, coordinates, trust, scale, surface)
+
+
+def _reduced(maps: np.ndarray) -> np.ndarray:
+    """Maps of which no side is longer than :data:`MAX_SIDE`, by area averages."""
+    height, width = maps.shape[:2]
+    share = MAX_SIDE / max(height, width)
+    return cv2.resize(maps, (round(width * share), round(height * share)), interpolation=cv2.INTER_AREA)
 
 
 class EmbeddingStore:
     """Put records under frame numbers, read them back. Use it as a context manager.
 
-    A record of a 64 × 64 map takes 41 kB in a scratch file; its numbers are rounded to 1.5e-5 of the cube (5 µm on a head).
+    A record of a 64 × 64 map takes 41 kB in a scratch file, one of the largest 164 kB at most; its numbers are rounded to 1.5e-5 of the cube (5 µm on a head).
 
     Args:
         folder: where the scratch file goes; it is removed at the end.
@@ -60,24 +94,23 @@ class EmbeddingStore:
         return int(frame) in self._row_of
 
     def put(self, frame: int, record: EmbeddingRecord) -> None:
-        """Add the record of a frame that has none yet; all maps of a store have one size."""
+        """Add the record of a frame that has none yet; all records of a store come from one network.
+
+        Raises:
+            ValueError: a second record of a frame; maps of another size than the first record's or larger than
+                :data:`MAX_SIDE`; a surface where the first had none, or none where it had one.
+        """
         if frame in self._row_of:
             raise ValueError(f"frame {frame} has a record already")
-        if self._layout is None:
-            size = record.trust.shape
-            self._layout = np.dtype(
-                [
-                    ("coordinates", "<u2", (*size, 3)),
-                    ("trust", "u1", size),
-                    ("surface", "u1", size),
-                    ("scale", "<f2", size),
-                    ("crop", "<f8", 4),
-                ]
-            )
+        layout = _layout(record)
+        if layout != (self._layout or layout):
+            raise ValueError(f"frame {frame}: maps of {record.trust.shape}, other ones than the store's first")
+        self._layout = layout
         row = np.zeros((), self._layout)
         row["coordinates"] = np.round(np.clip(record.coordinates, 0, 1) * 65535)
         row["trust"] = np.round(np.clip(record.trust, 0, 1) * 255)
-        row["surface"] = np.round(np.clip(record.surface, 0, 1) * 255)
+        if record.surface is not None:
+            row["surface"] = np.round(np.clip(record.surface, 0, 1) * 255)
         row["scale"] = record.scale
         row["crop"] = (*record.crop.center, record.crop.side, record.crop.roll)
         self._file.seek(0, 2)
@@ -97,5 +130,13 @@ class EmbeddingStore:
             row["coordinates"].astype(np.float32) / np.float32(65535),
             row["trust"].astype(np.float32) / np.float32(255),
             row["scale"].astype(np.float32),
-            row["surface"].astype(np.float32) / np.float32(255),
+            row["surface"].astype(np.float32) / np.float32(255) if "surface" in self._layout.fields else None,
         )
+
+
+def _layout(record: EmbeddingRecord) -> np.dtype:
+    size = record.trust.shape
+    if max(size) > MAX_SIDE:
+        raise ValueError(f"maps of {size}: larger than {MAX_SIDE} on a side, see EmbeddingRecord.of")
+    surface = [("surface", "u1", size)] if record.surface is not None else []
+    return np.dtype([("coordinates", "<u2", (*size, 3)), ("trust", "u1", size), *surface, ("scale", "<f2", size), ("crop", "<f8", 4)])

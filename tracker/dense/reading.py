@@ -49,7 +49,7 @@ def read_dense(
         return None
     size = known.trust.shape
     none, one = np.zeros(size, np.float32), np.ones(size, np.float32)
-    blank = EmbeddingRecord(known.crop, np.zeros((*size, 3), np.float32), none, one, none)
+    blank = EmbeddingRecord(known.crop, np.zeros((*size, 3), np.float32), none, one)
     by_frame = {int(f): pool(r, sites, min_trust) for f, r in zip(frames, records, strict=True) if r is not None}
     pooled = [
         by_frame[int(f)] if int(f) in by_frame else _carried(store, int(f), points, neighbours, sites, by_frame, min_trust)
@@ -69,8 +69,8 @@ def read_dense(
         maps=tensor([r.coordinates for r in filled]).permute(0, 3, 1, 2).contiguous(),
         trust=tensor([r.trust for r in filled]),
         scale=tensor([r.scale for r in filled]),
-        outline=tensor([signed_distance(r.surface) if outlines else none for r in filled]),
-        outline_error=tensor([outline_error(r.surface) if outlines else one for r in filled]),
+        outline=tensor([signed_distance(r.surface) if outlines and r.surface is not None else none for r in filled]),
+        outline_error=tensor([outline_error(r.surface) if outlines and r.surface is not None else one for r in filled]),
         to_map=tensor([_inverse(r.crop.matrix(size[0])) for r in filled]),
     )
 

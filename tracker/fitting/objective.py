@@ -21,7 +21,7 @@ from tracker.config import (
     SmoothnessSettings,
     TrackerConfig,
 )
-from tracker.dense.outline import FINER, signed_distance
+from tracker.dense.outline import finer, signed_distance
 from tracker.dense.sites import DenseSites
 from tracker.fitting.dense import DenseBatch, DenseSurface, embedding_term, look_up_term, outline_term
 from tracker.fitting.kinematics import HeadPoints
@@ -200,7 +200,7 @@ def dense_terms(
     terms = []
     if settings.look_up:
         terms.append(look_up_term(face.dense, batch.dense, pixels_per_metre, settings, principal_point))
-    if values is not None and settings.outline_inflation > 0:
+    if values is not None and settings.outline_inflation > 0 and bool(batch.dense.outline.any()):
         drawn = _drawn_outline(face.head, batch.dense, values, principal_point)
         terms.append(outline_term(face.dense, batch.dense, values, settings, principal_point, drawn))
     return terms
@@ -211,7 +211,7 @@ def _drawn_outline(
 ) -> Float[Tensor, "frames h w"]:
     """Signed distances to the outline of the head at ``values``, on the pixels of the network's maps."""
     size = (seen.maps.shape[2], seen.maps.shape[3])
-    shares = coverage(head, seen.to_map, size, values, principal_point, get_renderer("auto", head.device), FINER)
+    shares = coverage(head, seen.to_map, size, values, principal_point, get_renderer("auto", head.device), finer(size))
     distances = np.stack([signed_distance(share) for share in shares.cpu().numpy()])
     return torch.as_tensor(distances, dtype=head.dtype, device=head.device)
 
