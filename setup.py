@@ -49,6 +49,7 @@ setup(
         "pillow>=10",
         "tqdm>=4.60",
         "psutil>=5.9",
+        "platformdirs>=4",
         "transformers>=5.20,<6",
         "safetensors>=0.5",
         "huggingface_hub>=1.0",

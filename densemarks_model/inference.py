@@ -22,6 +22,7 @@ from jaxtyping import Float, UInt8
 from densemarks_model.errors import ModelError
 from densemarks_model.openvino_import import import_openvino
 from densemarks_model.prediction import Prediction, arrays
+from flame_assets.user_cache import cache_folder
 
 CACHE_VERSION = "1"
 """Part of the cached files' names: a new number when conversion changes its results."""
@@ -105,7 +106,7 @@ def fast_network(
             raise ModelError("precision int8 needs openvino, which is not installed") from None
         print("note: openvino is not installed; torch is used, which takes two to three times as long", file=sys.stderr)
         return _TorchNetwork(path_or_name, "cpu", bf16=False)
-    return _OpenVinoNetwork(path, precision, threads, cache or _cache_folder())
+    return _OpenVinoNetwork(path, precision, threads, cache or cache_folder("networks"))
 
 
 def _lite_file(path_or_name: Path | str) -> Path | None:
@@ -120,12 +121,6 @@ def _lite_file(path_or_name: Path | str) -> Path | None:
         return path if read_header(path)[1].get("architecture") == LITE else None
     except ModelError:
         return None  # load_network explains what is wrong
-
-
-def _cache_folder() -> Path:
-    from flame_assets.load import cache_folder
-
-    return cache_folder().parent / "networks"
 
 
 class _OpenVinoNetwork:

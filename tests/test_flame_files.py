@@ -15,7 +15,6 @@ import pytest
 import scipy.sparse
 from heads import tiny_head
 
-from flame_assets import load
 from flame_assets.asset import AssetError, LandmarkEmbedding, save_npz
 from flame_assets.flame_files import find_flame_files, read_flame
 from flame_assets.load import load_head
@@ -282,10 +281,3 @@ def test_converted_head_is_cached_by_content(tmp_path, monkeypatch):
     blocked = tmp_path / "file"
     blocked.touch()
     assert load_head(file, blocked / "cache").n_expression == 20  # no place to write: works without
-
-
-def test_cache_folder_follows_the_environment(monkeypatch):
-    if sys.platform in ("win32", "darwin"):
-        pytest.skip("XDG_CACHE_HOME is Linux's")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert load.cache_folder() == Path("/somewhere/densemarks-tracker/heads")

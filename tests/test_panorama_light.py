@@ -23,6 +23,7 @@ from densemarks_model.data.synthetic.scene import SceneRenderer
 from densemarks_model.data.synthetic.shading import shade
 from densemarks_model.data.synthetic.views import View
 from densemarks_model.errors import ModelError
+from flame_assets import downloads
 
 ROWS, COLUMNS = 64, 128
 
@@ -253,7 +254,7 @@ def test_suns_that_lost_red_and_green_get_them_back():
 
 def test_the_command_says_what_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(panoramas, "_exr", lambda: None)
-    monkeypatch.setattr(panoramas.shutil, "which", lambda name: None)
+    monkeypatch.setattr(downloads.shutil, "which", lambda name: None)
     monkeypatch.setattr(panoramas, "_file", lambda cache: tmp_path / "none.npz")
     assert main(["--out", str(tmp_path / "shards"), "--count", "4"]) == 2
     message = capsys.readouterr().err.strip()

