@@ -12,20 +12,12 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from flame_assets.asset import AssetError, HeadAsset, LandmarkEmbedding
+from flame_assets.ibug68 import IBUG68_FROM_MEDIAPIPE
 from flame_assets.normals import vertex_normals
 from flame_assets.registration_model import face_model, fit_face_model
 from flame_assets.registration_rims import Targets, rim_targets
 from flame_assets.registration_views import outer_surface
 from flame_assets.surface_points import Surface, SurfaceHits
-
-IBUG68_FROM_MEDIAPIPE = (
-    162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,  # jaw line
-    71, 63, 105, 66, 107, 336, 296, 334, 293, 301,  # brows
-    168, 197, 5, 4, 75, 97, 2, 326, 305,  # nose
-    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,  # eyes
-    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,  # mouth
-)  # fmt: skip
-"""MediaPipe's number of each of the 68 points (Sagonas et al., *300 Faces in-the-Wild*, ICCV-W 2013)."""
 
 _IRIS_RADIUS_M = 5.85e-3  # half the visible iris diameter, nearly the same in all adults (Rüfer et al., Cornea 2005)
 # Centre, then the ring: towards the subject's left, up, right, down, for both eyes (read off detections).

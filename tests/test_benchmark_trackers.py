@@ -14,13 +14,13 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from flame_assets.ibug68 import IBUG68_FROM_MEDIAPIPE
 from flame_assets.load import load_head
 from flame_assets.registration_model import CANONICAL_FILE
 from tests.views import lit_picture
 from tracker.camera import CAMERA_POSITION
 from tracker.evaluation.bands import outside
 from tracker.evaluation.baselines import TRACKERS, Tracked
-from tracker.evaluation.baselines.landmarks68 import IBUG_68
 from tracker.evaluation.baselines.mediapipe_own import head_poses
 from tracker.evaluation.html_report import html_report, overlays
 from tracker.evaluation.independent_landmarks import INNER, lid_opening, nme_pct, projected_landmarks
@@ -28,10 +28,13 @@ from tracker.evaluation.motion import amplitude, jitter_deg, lag_frames
 from tracker.evaluation.pictures import colour_spread, flow_agreement_px, silhouette_iou
 from tracker.evaluation.plots import figures, write_png
 from tracker.evaluation.report import gave_up, markdown_report, worse_than_landmarks
+from tracker.evaluation.rows import MARK, REAL_ROWS, SYNTHETIC_ROWS, Row
+from tracker.evaluation.solver_checks import compare_with_adam, prepare
 from tracker.evaluation.summary import real_summary, synthetic_summary
 from tracker.evaluation.synthetic_suite import ClipTruth, score
 from tracker.head_model import HeadModel
 from tracker.head_track import HeadTrack
+from tracker.video.packaged_clips import EXCERPT
 
 FRAMES, SIZE, FOCAL = 40, 256, 360.0
 
@@ -221,7 +224,7 @@ def test_names_are_those_that_reports_promise():
     assert list(TRACKERS) == [
         "landmarks68_adam", "landmarks478", "mediapipe", "dense", "dense_landmarks", "dense_landmarks_photometric",
     ]  # fmt: skip
-    assert len(IBUG_68) == 68 and max(IBUG_68) < 468
+    assert len(IBUG68_FROM_MEDIAPIPE) == 68 and max(IBUG68_FROM_MEDIAPIPE) < 468
 
 
 def test_reports_hold_every_promised_name(broken, clip, tmp_path):
@@ -250,10 +253,44 @@ def test_reports_hold_every_promised_name(broken, clip, tmp_path):
     fewer = {**synthetic, "dense_landmarks": synthetic["dense_landmarks"] | {"clips": 2}}
     assert gave_up(fewer, 3) == ["`dense_landmarks` found no face on 1 of 3 clips; its means are over the others."]
     assert "| ears, mm |" in text and "worse than `landmarks478`" in text  # the bias is not hidden
-    assert any("head rotation" in s for s in worse_than_landmarks(synthetic, (("head rotation", "rotation_error_deg.median"),)))
+    assert any("head rotation" in s for s in worse_than_landmarks(synthetic, (Row("head rotation", "rotation_error_deg.median"),)))
     page = html_report(scores, overlays("painted", "right", broken["right"], clip, count=2))
     assert page.count("data:image/jpeg;base64") == 2 and page.count("<svg") > 3
     assert not re.search(r'(src|href)="(?!data:|#)', page)  # it loads nothing
+
+
+def test_adam_is_given_the_same_batch_as_the_solver():
+    prepared = prepare(EXCERPT, load_head(None), 6)
+    found = compare_with_adam(prepared, frames=6, steps=40, repeats=1)
+    # its steps are taken number by number: a batch must reach what each frame reaches alone from the same start
+    alone = [
+        compare_with_adam(replace(prepared, batch=prepared.batch.select(torch.tensor([frame]))), steps=40, repeats=1)
+        for frame in range(6)
+    ]
+    assert found.adam.cost == pytest.approx(sum(a.adam.cost for a in alone), rel=1e-3)
+    assert all(a.adam.cost == pytest.approx(a.serial_adam.cost, rel=1e-5) for a in alone)  # one frame: no frame before
+    assert found.solver.cost < found.adam.cost
+    assert found.adam.cost != pytest.approx(found.serial_adam.cost, rel=1e-6)
+    figures = found.json()
+    assert figures["speedup_over_adam"] == pytest.approx(figures["adam_ms_per_frame"] / figures["ms_per_frame"])
+
+
+def test_figures_near_a_tracker_s_own_objective_are_marked_wherever_it_stands():
+    marked = [row for row in (*SYNTHETIC_ROWS, *REAL_ROWS) if row.near]
+    assert {row.path for row in marked} == {"flow_agreement_px", "colour_spread"}
+    guide = (Path(__file__).parent.parent / "docs" / "benchmark.md").read_text(encoding="utf-8")
+    summary = dict.fromkeys((row.path for row in REAL_ROWS), 1.0) | {"interval": {}, "clips": 1}
+    run = {"real_clips": ["a"]}
+    for row in marked:
+        name, _ = row.near
+        assert f"| `{row.path}` {MARK} |" in guide and f"{MARK} near the objective of `{name}`" in guide
+        for suite, count in (({"landmarks478": summary, name: summary}, 1), ({"landmarks478": summary}, 0)):
+            scores = {"run": run, "suites": {"real": suite}}
+            for text, cell in ((markdown_report(scores), "| {} |"), (html_report(scores, []), "<td>{}</td>")):
+                assert text.count(cell.format(f"{row.label} {MARK}")) == count
+                assert text.count(f"near the objective of `{name}`") == count
+            titles = [axes.get_title() for axes in figures(scores)["real"].axes]
+            assert sum(t.endswith(MARK) for t in titles) == count * len(marked)
 
 
 def test_plots_show_the_suites_that_were_run(tmp_path):

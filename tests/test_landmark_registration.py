@@ -11,7 +11,8 @@ import pytest
 from heads import tiny_head
 
 from flame_assets.asset import AssetError, HeadAsset, LandmarkEmbedding, load_npz
-from flame_assets.landmark_registration import IBUG68_FROM_MEDIAPIPE, register_landmarks
+from flame_assets.ibug68 import IBUG68_FROM_MEDIAPIPE
+from flame_assets.landmark_registration import register_landmarks
 from flame_assets.load import DEFAULT_HEAD
 from flame_assets.registration_model import face_model, fit_face_model
 from flame_assets.registration_rims import ordered_loop

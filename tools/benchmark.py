@@ -211,17 +211,12 @@ def solver_scores(names: list[str], work: Path) -> dict[str, Any]:
     print("solver …", flush=True)
     synthetic = [p for p in (work / "clip_0.mov", work / "clip_1.mov") if p.is_file()]
     prepared = [prepare(path, asset, 60) for path in (*synthetic, clip)]
-    adam = compare_with_adam(prepared[-1], frames=32)
     with open_video(clip, max_frames=1) as video:
         still = next(iter(video)).image
     presets = {n: t for n in names if isinstance(t := TRACKERS[n], Preset)}
     return {
         "convergence_share": float(np.mean([convergence_share(p) for p in prepared])),
-        "speedup_over_adam": adam.speedup,
-        "ms_per_frame": adam.solver_ms,
-        "adam_ms_per_frame": adam.adam_ms,
-        "cost": adam.solver_cost,
-        "adam_cost": adam.adam_cost,
+        **compare_with_adam(prepared[-1], frames=32).json(),
         "static_jitter_deg": {n: static_jitter_deg(still, t) for n, t in presets.items()},
         "amplitude_kept": {n: amplitude_kept(clip, t, 160) for n, t in presets.items()},
     }

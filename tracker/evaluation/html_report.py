@@ -16,7 +16,8 @@ from jaxtyping import UInt8
 from tracker.camera import CAMERA_POSITION
 from tracker.evaluation.baselines import Tracked
 from tracker.evaluation.plots import figures, svg
-from tracker.evaluation.report import REAL_ROWS, SYNTHETIC_ROWS, gave_up, worse_than_landmarks
+from tracker.evaluation.report import gave_up, worse_than_landmarks
+from tracker.evaluation.rows import REAL_ROWS, SYNTHETIC_ROWS, Row, footnotes
 from tracker.evaluation.summary import look_up
 from tracker.overlay import MeshPainter
 from tracker.video.reader import open_video
@@ -98,24 +99,26 @@ def _run(run: Mapping[str, Any]) -> str:
     return html.escape(", ".join(f"{k.replace('_', ' ')} {v}" for k, v in run.items()))
 
 
-def _table(suite: Mapping[str, Mapping[str, Any]], rows: Sequence[tuple[str, str]]) -> str:
+def _table(suite: Mapping[str, Mapping[str, Any]], rows: Sequence[Row]) -> str:
     out = ["<table><tr><th></th>", *(f"<th>{html.escape(name)}</th>" for name in suite), "</tr>"]
-    for label, path in rows:
-        values = [look_up(summary, path) for summary in suite.values()]
+    filled = []
+    for row in rows:
+        values = [look_up(summary, row.path) for summary in suite.values()]
         known = [abs(v) for v in values if v is not None]
         if not known:
             continue
-        out.append(f"<tr><td>{html.escape(label)}</td>")
+        filled.append(row)
+        out.append(f"<tr><td>{html.escape(row.shown(suite))}</td>")
         for value, summary in zip(values, suite.values(), strict=True):
             if value is None:
                 out.append("<td>–</td>")
                 continue
-            interval = look_up(summary["interval"], path)
+            interval = look_up(summary["interval"], row.path)
             spread = "" if interval is None or None in interval else f" <small>({interval[0]:.3g}–{interval[1]:.3g})</small>"
             bar = round(_BAR / 3 * abs(value) / max(*known, 1e-12), 1)
             out.append(f'<td>{value:.3g}{spread}<svg width="{_BAR // 3}" height="6"><rect width="{bar}" height="6"/></svg></td>')
         out.append("</tr>")
-    return "".join([*out, "</table>"])
+    return "".join([*out, "</table>", *(f"<p>{html.escape(note)}</p>" for note in footnotes(filled, suite))])
 
 
 def _solver_rows(solver: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from flame_assets.atomic_files import atomic_file
 from tracker.errors import UserError
+from tracker.evaluation.rows import REAL_ROWS
 from tracker.evaluation.summary import PARTS, YAW_BINS, look_up
 
 if TYPE_CHECKING:
@@ -133,12 +135,13 @@ def _by_part(suite: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 def _real(suite: Mapping[str, Mapping[str, Any]]) -> Figure:
     figure, axes = _new(len(_REAL), 14, 2.8)
+    described = {row.path: row for row in REAL_ROWS}
     for ax, (label, key) in zip(axes, _REAL, strict=True):
         found = [_mean_and_bars(summary, key) for summary in suite.values()]
         bars = np.array([f[1] for f in found]).T
         colours = [_colour(name) for name in suite]
         ax.bar(range(len(found)), [f[0] for f in found], 0.8, yerr=bars, color=colours, label=list(suite), error_kw={"lw": 0.8})
-        ax.set_title(label, fontsize="medium")
+        ax.set_title(replace(described[key], label=label).shown(suite), fontsize="medium")
         ax.set_xticks([])
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     return figure

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from flame_assets.asset import HeadAsset, LandmarkEmbedding
+from flame_assets.ibug68 import IBUG68_FROM_MEDIAPIPE
 from flame_assets.load import load_head
 from tracker.camera import FocalPrior, focal_prior
 from tracker.config import TrackerConfig, load_config
@@ -33,15 +34,6 @@ from tracker.fitting.solver import SolverConfig, Term, Values, Variable, solve
 from tracker.landmarks.store import LandmarkStore
 from tracker.pipeline import Request, assemble, observe, one_torch_thread, read_batch
 from tracker.report import StageClock, peak_memory_mb
-
-IBUG_68 = (
-    162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
-    71, 63, 105, 66, 107, 336, 296, 334, 293, 301,
-    168, 197, 5, 4, 75, 97, 2, 326, 305,
-    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
-    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
-)  # fmt: skip
-"""MediaPipe's numbers nearest to the 68 points: jaw, brows, nose, eyes, lips, each in iBUG's order."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +124,6 @@ def _terms(
 def _with_68_points(asset: HeadAsset) -> HeadAsset:
     whole = asset.landmarks["mediapipe"]
     row_of = {int(number): row for row, number in enumerate(whole.indices)}
-    rows = [row_of[n] for n in IBUG_68 if n in row_of]
+    rows = [row_of[n] for n in IBUG68_FROM_MEDIAPIPE if n in row_of]
     few = LandmarkEmbedding(whole.indices[rows], whole.faces[rows], whole.barycentrics[rows])
     return replace(asset, landmarks={**asset.landmarks, "mediapipe": few})
