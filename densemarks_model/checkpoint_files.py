@@ -18,6 +18,10 @@ from flame_assets.canonical import CUBE_VERSION
 LITE = "densemarks-lite"
 """Value of ``architecture`` in the metadata of lite networks."""
 
+HEAD, DEFAULT_HEAD = "head", "default"
+"""Entry of the metadata that says whose canonical coordinates a network learned, and its value for the default head; ``cube`` is
+the version of them."""
+
 
 def read_header(path: Path) -> tuple[list[str], dict[str, str]]:
     """Tensors' names and the metadata of a ``.safetensors`` file, without its tensors.
@@ -82,6 +86,20 @@ def read_training_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, A
     Raises:
         ModelError: not such a file.
     """
+    state = _training_checkpoint(path)
+    return state["average"], state["network"], cube_of(path, state.get("cube"))
+
+
+def training_checkpoint_head(path: Path) -> str | None:
+    """Whose canonical coordinates a checkpoint of ``densemarks_model.train`` learns (``DEFAULT_HEAD``); None where it does not say.
+
+    Raises:
+        ModelError: not such a file.
+    """
+    return _training_checkpoint(path).get(HEAD)
+
+
+def _training_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     try:
@@ -91,7 +109,7 @@ def read_training_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, A
     weights, settings = (state.get(k) if isinstance(state, dict) else None for k in ("average", "network"))
     if not isinstance(weights, dict) or not isinstance(settings, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise ModelError(f"{path}: not a checkpoint of densemarks_model.train: it has no averaged weights with settings")
-    return weights, settings, cube_of(path, state.get("cube"))
+    return state
 
 
 def save_network(path: Path, net: nn.Module, metadata: dict[str, str] | None = None, cube: int = CUBE_VERSION) -> None:

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from densemarks_model.checkpoint_files import (
+    DEFAULT_HEAD,
+    HEAD,
     LITE,
     cube_of,
     fit_state,
@@ -19,6 +21,7 @@ from densemarks_model.checkpoint_files import (
     read_settings,
     read_tensors,
     read_training_checkpoint,
+    training_checkpoint_head,
 )
 from densemarks_model.errors import ModelError
 from densemarks_model.inputs import check_images
@@ -110,6 +113,27 @@ def is_shipped(path_or_name: Path | str) -> bool:
         return True
     path = Path(path_or_name)
     return path.is_file() and SHIPPED.is_file() and filecmp.cmp(path, SHIPPED, shallow=False)
+
+
+def speaks_default_cube(path_or_name: Path | str) -> bool:
+    """Whether the default head's canonical coordinates, in the version that :func:`network_cube` tells, are what a network predicts.
+
+    So does the shipped network, and so do those whose metadata say it: trained on pictures of the default head, or made from such a
+    network by adaptation or for 8-bit integers. Files of other origin, and older ones, say nothing: their cube has to be measured.
+
+    Args:
+        path_or_name: as for :func:`load_network`.
+
+    Raises:
+        ModelError: no such file, or damaged.
+    """
+    if str(path_or_name) in ("official", OFFICIAL_REPOSITORY):
+        return False
+    if is_shipped(path_or_name):
+        return True
+    path = Path(path_or_name)
+    stated = training_checkpoint_head(path) if path.suffix == ".pt" else read_header(path)[1].get(HEAD)
+    return stated == DEFAULT_HEAD
 
 
 def _device(device: torch.device | str) -> torch.device:

@@ -27,10 +27,10 @@ import torch
 from jaxtyping import UInt8
 from torch import nn
 
-from densemarks_model.checkpoint_files import read_header, save_network
+from densemarks_model.checkpoint_files import DEFAULT_HEAD, HEAD, read_header, save_network
 from densemarks_model.errors import ModelError
 from densemarks_model.lite import LiteNet
-from densemarks_model.loading import SHIPPED, load_network
+from densemarks_model.loading import SHIPPED, load_network, speaks_default_cube
 from densemarks_model.openvino_graph import aligned, write_ranges
 
 KEPT = ("last",)
@@ -107,6 +107,8 @@ def quantise_file(network: str | Path, out: Path, crops: UInt8[np.ndarray, "n si
     path = SHIPPED if str(network) == "lite" else Path(network)
     metadata = read_header(path)[1] if path.suffix == ".safetensors" and path.is_file() else {}
     metadata = {k: v for k, v in metadata.items() if k not in ("architecture", "config", "cube")}
+    if speaks_default_cube(network):
+        metadata[HEAD] = DEFAULT_HEAD
     out = Path(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

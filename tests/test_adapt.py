@@ -24,7 +24,7 @@ from densemarks_model.adapt.pictures import Stretch, held_out_shards, kept_aside
 from densemarks_model.adapt.rows import Rows, held_out_faces, table, verdict
 from densemarks_model.adapt.session import Options, Stopped, adapt
 from densemarks_model.adapt.training import Material, fitting_steps, seconds_a_step
-from densemarks_model.checkpoint_files import read_header, read_tensors, save_network
+from densemarks_model.checkpoint_files import DEFAULT_HEAD, HEAD, read_header, read_tensors, save_network
 from densemarks_model.data.videos.ingest import Rejected
 from densemarks_model.evaluation.cubes import in_cube
 from densemarks_model.evaluation.landmarks import model_places
@@ -74,7 +74,7 @@ def network(tmp_path_factory) -> Path:
     """A tiny network that speaks version 1 of the cube, with everything that a file's metadata may hold."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("network") / "private-name.safetensors"
-    about = {"name": "tiny-1", "licence": "Apache-2.0", "steps": "70", "passes": "500", "data": "discs", RANGES_KEY: "{}", "model_card": "CARD.md"}
+    about = {HEAD: DEFAULT_HEAD, "name": "tiny-1", "licence": "Apache-2.0", "steps": "70", "passes": "500", "data": "discs", RANGES_KEY: "{}", "model_card": "CARD.md"}
     save_network(path, LiteNet(TINY), about, cube=1)
     return path
 
@@ -113,7 +113,7 @@ def test_from_a_clip_to_a_file_that_loads(options, network):
     metadata = read_header(options.out)[1]
     expected = {
         "licence": "Apache-2.0", "cube": "1", "adapted_from": "tiny-1", "adapted_steps": "6", "adapted_seed": "3", "adapted_clips": "1",
-        "adapted_pictures": "24", "passes": str(500 + 6 * 8), "adapted_passes": str(6 * 8),
+        "adapted_pictures": "24", "passes": str(500 + 6 * 8), "adapted_passes": str(6 * 8), "head": "default",
     }  # fmt: skip
     assert {k: metadata[k] for k in expected} == expected
     assert not {RANGES_KEY, "model_card", "name", "steps"} & set(metadata)

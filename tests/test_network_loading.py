@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from densemarks_model import ModelError, load_network
-from densemarks_model.checkpoint_files import save_network
+from densemarks_model.checkpoint_files import DEFAULT_HEAD, HEAD, save_network
 from densemarks_model.lite import LiteConfig, LiteNet
+from densemarks_model.loading import SHIPPED, speaks_default_cube
 
 TINY = LiteConfig(image_size=56, hidden_size=32, layers=2, heads=2, position_grid=5, taps=(1, 2), widths=(32, 32, 16), stem_width=16)
 
@@ -31,6 +33,20 @@ def tiny_file(tiny, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("net") / "tiny.safetensors"
     save_network(path, tiny, {"data": "none"})
     return path
+
+
+def test_networks_say_whose_cube_they_speak(tiny, tiny_file, tmp_path):
+    save_network(tmp_path / "ours.safetensors", tiny, {HEAD: DEFAULT_HEAD})
+    save_network(tmp_path / "theirs.safetensors", tiny, {HEAD: "somebody's scans"})
+    shutil.copy(SHIPPED, tmp_path / "copy.safetensors")
+    assert all(map(speaks_default_cube, ("lite", tmp_path / "copy.safetensors", tmp_path / "ours.safetensors", str(tmp_path / "ours.safetensors"))))
+    # older files say nothing, and are measured as before
+    assert not any(map(speaks_default_cube, ("official", tiny_file, tmp_path / "theirs.safetensors")))
+    for name, entry in (("old", {}), ("new", {HEAD: DEFAULT_HEAD})):
+        torch.save({"average": tiny.state_dict(), "network": TINY.to_dict()} | entry, tmp_path / f"{name}.pt")
+        assert speaks_default_cube(tmp_path / f"{name}.pt") == bool(entry)
+    with pytest.raises(ModelError, match="no such file"):
+        speaks_default_cube(tmp_path / "none.safetensors")
 
 
 def test_what_is_saved_is_loaded(tiny, tiny_file):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from densemarks_model import ModelError, inference, load_network, openvino_graph
-from densemarks_model.checkpoint_files import read_header, save_network
+from densemarks_model.checkpoint_files import DEFAULT_HEAD, HEAD, read_header, save_network
 from densemarks_model.inference import fast_network
 from densemarks_model.lite import LiteConfig, LiteNet
 from densemarks_model.openvino_graph import (
@@ -204,14 +204,14 @@ def test_smoothing_leaves_the_float_network_as_it_is_and_evens_channels(crops):
 def test_the_command_writes_a_file_that_serves_every_precision(tiny, crops, tmp_path, monkeypatch, capsys):
     from densemarks_model import quantise
 
-    path = _file(tmp_path / "net.safetensors", tiny, {"note": "kept"})
+    path = _file(tmp_path / "net.safetensors", tiny, {"note": "kept", HEAD: DEFAULT_HEAD})
     monkeypatch.setattr(quantise, "rendered_crops", lambda size, count: crops)
     out = tmp_path / "out.safetensors"
     assert main(["--network", str(path), "--out", str(out)]) == 0
     assert "layers in int8" in capsys.readouterr().out
     metadata = read_header(out)[1]
     ranges = read_ranges(metadata)
-    assert metadata["note"] == "kept" and metadata["cube"] == "1" and "last" not in ranges
+    assert metadata["note"] == "kept" and metadata["cube"] == "1" and metadata[HEAD] == DEFAULT_HEAD and "last" not in ranges
     assert len({ranges[f"backbone.encoder.layer.0.attention.{k}_proj"] for k in "qkv"}) == 1
     images = torch.from_numpy(crops[:2]).permute(0, 3, 1, 2).float() / 255
     torch.testing.assert_close(load_network(out)(images).coordinates, load_network(path)(images).coordinates, atol=2e-3, rtol=0)

@@ -15,6 +15,7 @@ from test_training_loop import ALONE, TINY, _write_shard
 from densemarks_model import ModelError, load_network
 from densemarks_model.checkpoint_files import save_network
 from densemarks_model.lite import LiteConfig, LiteNet
+from densemarks_model.loading import speaks_default_cube
 from densemarks_model.train.__main__ import main
 from densemarks_model.train.checkpoint import CHECKPOINT, PREVIOUS
 from densemarks_model.train.config import Stage, parse_config
@@ -136,7 +137,7 @@ def test_finishing_branches_and_the_long_run_goes_on(shards, tmp_path):
     branch = tmp_path / "run" / "finish-20"
     assert not (branch / "weights.safetensors").is_file()
     assert main([*command, "--finish"]) == 0  # goes on
-    assert load_network(branch / "weights.safetensors").network.config.image_size == 28
+    assert load_network(branch / "weights.safetensors").network.config.image_size == 28 and speaks_default_cube(branch / "weights.safetensors")
     state = torch.load(branch / CHECKPOINT, weights_only=True)
     assert state["step"] == 26 and state["decay"] == [20, 26]
     assert state["optimizer"]["param_groups"][0]["lr"] < 0.1 * OPEN["decoder_rate"]

@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from densemarks_model import ModelError, load_network
+from densemarks_model.loading import speaks_default_cube
 from densemarks_model.train.__main__ import main
 from densemarks_model.train.augment import MARGIN, vary
 from densemarks_model.train.config import parse_config, read_config
@@ -129,6 +130,8 @@ def test_weights_are_exported_and_load(shards, tmp_path):
     assert main(["--config", str(config), "--set", "run.seed=3", "--export", str(tmp_path / "net.safetensors")]) == 0
     assert load_network(tmp_path / "net.safetensors")(torch.rand(1, 3, 56, 56)).coordinates.shape == (1, 3, 56, 56)
     assert load_network(tmp_path / "run" / "checkpoint.pt").network.config.image_size == 56
+    # pictures of the default head were learned from
+    assert speaks_default_cube(tmp_path / "net.safetensors") and speaks_default_cube(tmp_path / "run" / "checkpoint.pt")
 
 
 def test_two_processes_do_what_one_does(shards, tmp_path):

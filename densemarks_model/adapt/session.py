@@ -17,13 +17,13 @@ from densemarks_model.adapt.clips import INGEST, PARTS, clip_digest, find_clips,
 from densemarks_model.adapt.pictures import held_out_shards, render_pictures
 from densemarks_model.adapt.rows import Rows, measure, table, verdict
 from densemarks_model.adapt.training import LEAST_STEPS, Material, computes_bf16, fitting_steps, seconds_a_step, train
-from densemarks_model.checkpoint_files import read_header, save_network
+from densemarks_model.checkpoint_files import DEFAULT_HEAD, HEAD, read_header, save_network
 from densemarks_model.data.videos.ingest import IngestSettings
 from densemarks_model.errors import ModelError
 from densemarks_model.evaluation.network import THREADS, Network
 from densemarks_model.inference import fast_network
 from densemarks_model.lite import LiteConfig, LiteNet
-from densemarks_model.loading import SHIPPED, load_network
+from densemarks_model.loading import SHIPPED, load_network, speaks_default_cube
 from densemarks_model.openvino_graph import RANGES_KEY
 from densemarks_model.train.loop import Trainer
 from densemarks_model.train.shards import ShardSource
@@ -222,6 +222,8 @@ def write_adapted(path: Path, trainer: Trainer, start: Start, clips: int, pictur
         "adapted_passes": str(trainer.passes - trainer.config.run.passes_before), "adapted_from": origin, "adapted_from_sha256": start.sha256, "adapted_steps": str(trainer.step),
         "adapted_seed": str(trainer.config.run.seed), "adapted_clips": str(clips), "adapted_pictures": str(pictures),
     }  # fmt: skip
+    if speaks_default_cube(start.path):
+        about[HEAD] = DEFAULT_HEAD
     if old.get("passes", "").isdigit():  # else nobody knows how many there were before
         about["passes"] = str(trainer.passes)
     save_network(path, trainer.averaged().cpu(), kept | about, start.cube)

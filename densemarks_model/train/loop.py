@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from densemarks_model.checkpoint_files import cube_of, fit_state, save_network
+from densemarks_model.checkpoint_files import DEFAULT_HEAD, HEAD, cube_of, fit_state, save_network
 from densemarks_model.errors import ModelError
 from densemarks_model.lite import LiteNet, LiteOutput
 from densemarks_model.train.checkpoint import CHECKPOINT, load_checkpoint, newest_checkpoint, save_checkpoint
@@ -81,6 +81,11 @@ class Trainer:
     def net(self) -> LiteNet:
         """What is trained."""
         return self.objective.net
+
+    @property
+    def _lineage(self) -> dict[str, str]:
+        """Whose cube is learned: rendered pictures show the default head; video pairs alone make up a cube of their own."""
+        return {HEAD: DEFAULT_HEAD} if self.config.data.synthetic else {}
 
     @property
     def end(self) -> int:
@@ -273,7 +278,7 @@ class Trainer:
         state = {
             "model": self.objective.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict(), "step": self.step,
             "passes": self.passes, "decay": None if self.decay is None else [self.decay.first, self.decay.last],
-            "network": self.net.config.to_dict(), "config": self.config.to_dict(), "cube": self.cube,
+            "network": self.net.config.to_dict(), "config": self.config.to_dict(), "cube": self.cube, **self._lineage,
         }  # fmt: skip
         save_checkpoint(self.out / CHECKPOINT, state)
 
@@ -281,7 +286,8 @@ class Trainer:
         """Write the averaged weights as a network file."""
         net = LiteNet(self.net.config)
         net.load_state_dict({k: v.cpu() for k, v in self.average.items()})
-        save_network(path, net, {"steps": str(self.step), "passes": str(self.passes), "seed": str(self.config.run.seed)}, self.cube)
+        about = {"steps": str(self.step), "passes": str(self.passes), "seed": str(self.config.run.seed)}
+        save_network(path, net, about | self._lineage, self.cube)
 
     @contextmanager
     def _catch_signals(self) -> Iterator[None]:
