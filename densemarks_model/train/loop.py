@@ -120,7 +120,7 @@ class Trainer:
     def _check_same(self, state: dict[str, Any], path: Path) -> None:
         own, theirs = self.config.to_dict(), state["config"]
         # entries that a checkpoint does not know had no effect when it was written
-        old = {"losses": {**vars(LossWeights()), **theirs["losses"]}, "stages": [{**vars(Stage()), **s} for s in theirs["stages"]]}
+        old = {"losses": {**LossWeights().model_dump(), **theirs["losses"]}, "stages": [{**Stage().model_dump(), **s} for s in theirs["stages"]]}
         for name, value in old.items():
             if value != own[name]:
                 raise ModelError(f"{path}: was made with other {name}; start a new run (--resume none) or restore the config")
