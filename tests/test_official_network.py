@@ -169,6 +169,16 @@ def test_a_smooth_but_restless_background_gets_no_confidence():
     assert confidence[core].mean() > 0.8 and confidence[far].mean() < 0.15
 
 
+def test_nearness_is_the_same_with_a_tree_and_with_all_distances():
+    draw = torch.Generator().manual_seed(0)
+    coordinates, surface = torch.rand(2, 3, 24, 16, generator=draw), torch.rand(300, 3, generator=draw)
+    tree, distances = nearness(coordinates, surface), nearness(coordinates.requires_grad_(), surface)
+    assert distances.requires_grad and tree.dtype == distances.dtype
+    torch.testing.assert_close(tree, distances.detach(), atol=2e-4, rtol=0)  # cdist takes differences of squares
+    distances.sum().backward()
+    assert coordinates.grad.abs().max() > 0
+
+
 def test_nearness_is_one_on_the_surface_and_falls_with_the_square_of_distance():
     surface = torch.tensor([[0.5, 0.5, 0.5], [0.1, 0.1, 0.1]])
     coordinates = torch.tensor([[0.5, 0.5, 0.55], [0.1, 0.1, 0.1]]).T.reshape(1, 3, 1, 2)
