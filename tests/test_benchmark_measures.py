@@ -7,7 +7,8 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from densemarks_model.data.synthetic.sequences import Script, render_sequence, suite
-from tracker.evaluation.geometry import rigid_alignment, rotation_angles_deg, vertex_errors
+from flame_assets.similarity import rigid_alignment, similarity
+from tracker.evaluation.geometry import rotation_angles_deg, vertex_errors
 from tracker.evaluation.summary import mean_and_interval
 from tracker.evaluation.synthetic_suite import render_clip
 from tracker.video import open_video
@@ -26,6 +27,38 @@ def test_rotation_angles_by_hand():
     angles = [0.0, 10.0, 90.0, 180.0]
     turned = Rotation.from_euler("y", np.array(angles), degrees=True).as_matrix()
     np.testing.assert_allclose(rotation_angles_deg(turned, np.eye(3)[None]), angles, atol=1e-4)
+
+
+def test_similarities_of_a_batch_are_those_of_each_and_weights_count():
+    rng = np.random.default_rng(2)
+    source, turns = rng.normal(size=(2, 1, 40, 3)), Rotation.random(6, random_state=1).as_matrix().reshape(2, 3, 3, 3)
+    scales, shifts = rng.uniform(0.3, 3, (2, 3)), rng.normal(size=(2, 3, 3))
+    target = scales[..., None, None] * source @ turns.swapaxes(-1, -2) + shifts[..., None, :]
+    scale, rotation, shift = similarity(source, target)
+    np.testing.assert_allclose(scale, scales, rtol=1e-10)
+    np.testing.assert_allclose(rotation, turns, atol=1e-10)
+    np.testing.assert_allclose(shift, shifts, atol=1e-10)
+    # points that count for nothing may lie anywhere
+    weight = np.where(np.arange(40) < 10, 0.0, rng.uniform(0.5, 2, (2, 3, 40)))
+    target[..., :10, :] += rng.normal(size=(10, 3))
+    found = similarity(source, target, weight)
+    np.testing.assert_allclose(found[0], scales, rtol=1e-10)
+    # and where noise is left, none does better nearby, in a batch or alone
+    target += rng.normal(0, 0.1, target.shape)
+    scale, rotation, shift = similarity(source, target, weight)
+    alone = similarity(source[1, 0], target[1, 2], weight[1, 2])
+    for many, one in zip((scale, rotation, shift), alone, strict=True):
+        np.testing.assert_allclose(many[1, 2], one, atol=1e-12)
+
+    def cost(s, r, t):
+        return (weight[1, 2] * ((s * source[1, 0] @ r.T + t - target[1, 2]) ** 2).sum(1)).sum()
+
+    least = cost(*alone)
+    for axis in np.eye(3):
+        for step in (-1e-3, 1e-3):
+            assert cost(alone[0], alone[1] @ Rotation.from_rotvec(step * axis).as_matrix(), alone[2]) > least
+            assert cost(alone[0], alone[1], alone[2] + step * axis) > least
+            assert cost(alone[0] + step, *alone[1:]) > least
 
 
 def test_rigid_alignment_undoes_a_motion():

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
+from flame_assets.similarity import similarity
 from tools.build_head import blink
 from tools.build_head.identities import sample_weights
 from tools.build_head.morph import Morpher
@@ -86,16 +87,8 @@ class Population:
         rows = self.weights[start : start + size]
         people = (rows @ self._targets).reshape(len(rows), -1, 3) + self.source.vertices
         people = self.frame(people)
-        target = self.template[self._anchor]
-        moving = people[:, self._anchor]
-        centre, goal = moving.mean(1), target.mean(0)
-        cross = np.einsum("nvi,vj->nij", moving - centre[:, None], target - goal)
-        u, s, vt = np.linalg.svd(cross)
-        sign = np.ones((len(rows), 3))
-        sign[:, 2] = np.sign(np.linalg.det(u @ vt))
-        rotation = np.einsum("nij,nj,njk->nik", u, sign, vt)
-        scale = (s * sign).sum(1) / np.sum((moving - centre[:, None]) ** 2, axis=(1, 2))
-        people = np.einsum("nvi,nij->nvj", people - centre[:, None], rotation) * scale[:, None, None] + goal
+        scale, rotation, shift = similarity(people[:, self._anchor], self.template[self._anchor])
+        people = np.einsum("nvi,nji->nvj", people, rotation) * scale[:, None, None] + shift[:, None]
         return people, scale
 
 

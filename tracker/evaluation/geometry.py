@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+from flame_assets.similarity import rigid_alignment
+
 REGIONS = {
     "face": ("face",),
     "ears": ("ears",),
@@ -43,18 +45,6 @@ def part_masks(regions: dict[str, Bool[np.ndarray, "verts"]]) -> dict[str, Bool[
     inside = np.any([regions[r] for r in ("mouth_interior", "teeth", "tongue", "left_eyeball", "right_eyeball")], axis=0)
     masks = {name: mask & ~inside for name, mask in masks.items()}
     return {"all": np.any(list(masks.values()), axis=0), **masks}
-
-
-def rigid_alignment(
-    source: Float[np.ndarray, "*batch n 3"], target: Float[np.ndarray, "*batch n 3"]
-) -> tuple[Float[np.ndarray, "*batch 3 3"], Float[np.ndarray, "*batch 3"]]:
-    """Rotation R and shift t that minimise ``|R source + t − target|²`` (Kabsch 1976)."""
-    a, b = source.mean(-2, keepdims=True), target.mean(-2, keepdims=True)
-    u, _, vt = np.linalg.svd(np.swapaxes(target - b, -1, -2) @ (source - a))
-    sign = np.ones(u.shape[:-1])
-    sign[..., -1] = np.sign(np.linalg.det(u @ vt))
-    rotation = (u * sign[..., None, :]) @ vt
-    return rotation, (b - a @ np.swapaxes(rotation, -1, -2))[..., 0, :]
 
 
 def vertex_errors(

@@ -16,9 +16,10 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from densemarks_model.data.synthetic.sequences import Script, render_sequence, suite
+from flame_assets.similarity import rigid_alignment
 from tracker.errors import UserError
 from tracker.evaluation.baselines import Tracked, Tracker
-from tracker.evaluation.geometry import part_masks, rigid_alignment, rotation_angles_deg, vertex_errors
+from tracker.evaluation.geometry import part_masks, rotation_angles_deg, vertex_errors
 from tracker.evaluation.summary import YAW_BINS
 
 
@@ -96,8 +97,7 @@ def score(tracked: Tracked, truth: ClipTruth) -> dict[str, float]:
     off, _ = rigid_alignment(tracked.vertices[:, skull].astype(np.float64), truth.vertices[:, skull].astype(np.float64))
     angle = rotation_angles_deg(off, np.eye(3)[None])
     in_head = np.swapaxes(truth.skull_rotation, 1, 2) @ off @ truth.skull_rotation
-    u, _, vt = np.linalg.svd(in_head.mean(0))
-    change = rotation_angles_deg(in_head, (u @ vt)[None])
+    change = rotation_angles_deg(in_head, Rotation.from_matrix(in_head).mean().as_matrix()[None])
     centre = [v[:, skull].mean(1) for v in (tracked.vertices, truth.vertices)]
     track = tracked.track
     scores = {
