@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 from trimesh.creation import icosphere
 
 from flame_assets.load import load_head
+from flame_assets.surface_points import Surface, closest_barycentrics
 from tracker.errors import UserError
 from tracker.evaluation.baselines import Tracked
 from tracker.evaluation.protocols import aflw2000, now, svfr
@@ -79,8 +80,28 @@ def test_closest_points_by_hand():
     square = np.array([[0.0, 0, 0], [2, 0, 0], [0, 2, 0], [2, 2, 0]])
     faces = np.array([[0, 1, 2], [1, 3, 2]])
     points = np.array([[0.5, 0.5, 3.0], [-1.0, 1.0, 0.0], [3.0, 3.0, 1.0], [1.0, -2.0, 0.5]])
-    found = now.closest_on_mesh(points, square, faces)
+    found = Surface(square, faces).nearest(points).points
     np.testing.assert_allclose(found, [[0.5, 0.5, 0], [0, 1, 0], [2, 2, 0], [1, 0, 0]], atol=1e-12)
+
+
+def test_no_triangle_is_overlooked_however_large_or_flat():
+    rng = np.random.default_rng(4)
+    small = icosphere(subdivisions=3, radius=1.0)
+    vertices = np.concatenate([small.vertices, [[-30.0, -30, 1.2], [30, -30, 1.1], [0, 40, 1.3], [2, 0, 0], [3, 0, 0], [4, 0, 0]]])
+    n = len(small.vertices)
+    faces = np.concatenate([small.faces, [[n, n + 1, n + 2], [n + 3, n + 5, n + 4]]])  # one large, one without an area
+    points = rng.normal(0, 1.5, (300, 3))
+    points[:20] = np.column_stack([rng.uniform(2, 4, 20), rng.normal(0, 0.05, (20, 2))])
+    hits = Surface(vertices, faces).nearest(points)
+    corners = vertices[faces]
+    everywhere = np.einsum("nfk,fkc->nfc", closest_barycentrics(points[:, None], corners[None]), corners)
+    least = np.linalg.norm(everywhere - points[:, None], axis=2).min(1)
+    np.testing.assert_allclose(np.linalg.norm(hits.points - points, axis=1), least, atol=1e-12)
+    np.testing.assert_allclose(np.einsum("nk,nkc->nc", hits.barycentrics, corners[hits.faces]), hits.points, atol=1e-12)
+    assert Surface(vertices, faces).nearest(points[:0]).points.shape == (0, 3)
+    # a line's nearest points by hand
+    np.testing.assert_allclose(closest_barycentrics(np.array([2.5, 1.0, 0.0]), corners[-1]) @ corners[-1], [2.5, 0, 0], atol=1e-12)
+    assert len({int(f) for f in hits.faces} & {len(faces) - 1, len(faces) - 2}) == 2
 
 
 def test_the_same_head_has_no_distance_whatever_its_pose_and_size():
@@ -172,7 +193,7 @@ def test_svfr_archive_has_the_promised_files(tmp_path):
     assert all(m.shape == (7, 3) for m in marks.values())
     # the landmarks lie on the mesh that they come with, the subject's right eye (the picture's left) first
     for mesh, name in ((posed, "posed"), (neutral, "neutral")):
-        on_mesh = now.closest_on_mesh(marks[name], np.asarray(mesh.vertices), np.asarray(mesh.faces))
+        on_mesh = Surface(np.asarray(mesh.vertices), np.asarray(mesh.faces)).nearest(marks[name]).points
         np.testing.assert_allclose(on_mesh, marks[name], atol=1e-5)
     assert marks["neutral"][0, 0] < marks["neutral"][1, 0] < marks["neutral"][2, 0] < marks["neutral"][3, 0]
     # neutral means: no open jaw

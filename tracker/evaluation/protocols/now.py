@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
 
 from flame_assets.similarity import similarity
+from flame_assets.surface_points import Surface
 from tracker.errors import UserError
 from tracker.evaluation.baselines.interface import Tracked
 
@@ -28,7 +28,6 @@ IBUG_LANDMARKS = (36, 39, 42, 45, 33, 48, 54)
 
 _CENTRE_SHARE, _RADIUS_FACTOR = 0.3, 0.7
 _ROUNDS, _STILL = 200, 1e-7
-_NEAREST = 12
 
 
 @dataclass(frozen=True)
@@ -38,62 +37,6 @@ class ShapeScores:
     median: float
     mean: float
     std: float
-
-
-def closest_on_mesh(
-    points: Float[np.ndarray, "n 3"], vertices: Float[np.ndarray, "v 3"], faces: Int[np.ndarray, "f 3"]
-) -> Float[np.ndarray, "n 3"]:
-    """The nearest point of the surface to each point, among the triangles nearest by samples on them.
-
-    Triangles get samples as dense as the mesh's median edge is long, so that large ones are not overlooked beside small ones.
-    """
-    corners = vertices[faces]
-    samples, owner = _samples(corners)
-    nearest = cKDTree(samples).query(points, k=min(_NEAREST, len(samples)))[1].reshape(len(points), -1)
-    candidates = owner[nearest]
-    best, found = np.full(len(points), np.inf), np.zeros_like(points)
-    for column in candidates.T:
-        nearest = _closest_on_triangles(points, corners[column])
-        distance = ((nearest - points) ** 2).sum(1)
-        better = distance < best
-        best[better], found[better] = distance[better], nearest[better]
-    return found
-
-
-def _samples(corners: Float[np.ndarray, "f 3 3"]) -> tuple[Float[np.ndarray, "m 3"], Int[np.ndarray, "m"]]:
-    """Corners of triangles and points on them, and the triangles' numbers."""
-    edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=2)
-    steps = np.ceil(edges.max(1) / max(float(np.median(edges)), 1e-12)).astype(int).clip(1, 50)
-    samples, owner = [corners.reshape(-1, 3)], [np.repeat(np.arange(len(corners)), 3)]
-    for n in np.unique(steps):
-        i, j = (a.ravel() for a in np.meshgrid(np.arange(n), np.arange(n), indexing="ij"))
-        i, j = i[i + j < n], j[i + j < n]
-        weights = np.stack([i + 1 / 3, j + 1 / 3, n - i - j - 2 / 3], axis=1) / n
-        rows = np.flatnonzero(steps == n)
-        samples.append(np.einsum("sk,fkc->fsc", weights, corners[rows]).reshape(-1, 3))
-        owner.append(np.repeat(rows, len(weights)))
-    return np.concatenate(samples), np.concatenate(owner)
-
-
-def _closest_on_triangles(points: np.ndarray, corners: np.ndarray) -> np.ndarray:
-    """Nearest point of one triangle for each point: inside the face, or on the nearest of the three edges."""
-    a, ab, ac = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    normal = np.cross(ab, ac)
-    area = (normal**2).sum(1).clip(1e-30)
-    offset = points - a
-    v = (np.cross(offset, ac) * normal).sum(1) / area
-    w = (np.cross(ab, offset) * normal).sum(1) / area
-    inside = (v >= 0) & (w >= 0) & (v + w <= 1)
-    best = a + v[:, None] * ab + w[:, None] * ac
-    distance = np.where(inside, ((best - points) ** 2).sum(1), np.inf)
-    for i, j in ((0, 1), (1, 2), (2, 0)):
-        start, edge = corners[:, i], corners[:, j] - corners[:, i]
-        t = (((points - start) * edge).sum(1) / (edge**2).sum(1).clip(1e-30)).clip(0, 1)
-        on_edge = start + t[:, None] * edge
-        d = ((on_edge - points) ** 2).sum(1)
-        better = d < distance
-        distance[better], best[better] = d[better], on_edge[better]
-    return best
 
 
 def face_region(scan: Float[np.ndarray, "n 3"], landmarks: Float[np.ndarray, "7 3"]) -> Bool[np.ndarray, "n"]:
@@ -120,17 +63,17 @@ def scan_distances(
     """
     points = scan[face_region(scan, scan_landmarks)].astype(np.float64)
     scale, rotation, shift = similarity(mesh_landmarks.astype(np.float64), scan_landmarks.astype(np.float64), scaled=not metrical)
-    moved = scale * vertices.astype(np.float64) @ rotation.T + shift
-    before = np.inf
+    surface, before = Surface(vertices, faces), np.inf
     for _ in range(_ROUNDS):
-        nearest = closest_on_mesh(points, moved, faces)
-        error = float(((nearest - points) ** 2).sum(1).mean())
+        # the points are brought to the mesh, not the mesh to the points, so that it is searched as it is
+        nearest = surface.nearest((points - shift) @ rotation / scale).points
+        distance = np.linalg.norm(scale * nearest @ rotation.T + shift - points, axis=1)
+        error = float((distance**2).mean())
         if before - error < _STILL * error:
             break
         before = error
         scale, rotation, shift = similarity(nearest, points, scaled=not metrical)
-        moved = scale * moved @ rotation.T + shift
-    return np.linalg.norm(closest_on_mesh(points, moved, faces) - points, axis=1)
+    return distance
 
 
 def pooled(distances: Iterable[Float[np.ndarray, "m"]]) -> ShapeScores:
