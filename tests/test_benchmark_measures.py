@@ -7,9 +7,9 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from densemarks_model.data.synthetic.sequences import Script, render_sequence, suite
+from densemarks_model.evaluation.bootstrap import mean_and_interval
 from flame_assets.similarity import rigid_alignment, similarity
 from tracker.evaluation.geometry import rotation_angles_deg, vertex_errors
-from tracker.evaluation.summary import mean_and_interval
 from tracker.evaluation.synthetic_suite import render_clip
 from tracker.video import open_video
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from densemarks_model import ModelError
-from densemarks_model.evaluation import metrics
+from densemarks_model.evaluation import bootstrap, metrics
 from densemarks_model.evaluation.clips import Clip, FaceSample, facing_landmarks, folder_clips, read_clip
 from densemarks_model.evaluation.flow import FlowPair, follow, head_region
 from densemarks_model.evaluation.landmarks import evaluate_landmarks, inner_landmarks, model_places, worst_landmarks
@@ -101,10 +101,21 @@ def test_means_over_people_and_pairs():
 
 def test_bootstrap_covers_the_spread_of_the_people():
     scores = np.random.default_rng(1).normal(5, 1, 40)
-    low, high = metrics.bootstrap_interval(lambda counts: float(counts @ scores / counts.sum()), 40, 800)
+    low, high = bootstrap.bootstrap_interval(lambda counts: float(counts @ scores / counts.sum()), 40, 800)
     half = 1.96 * scores.std() / np.sqrt(40)
     assert low == pytest.approx(scores.mean() - half, abs=0.08) and high == pytest.approx(scores.mean() + half, abs=0.08)
-    assert np.isnan(metrics.bootstrap_interval(lambda counts: 1.0, 1)).all()
+    assert np.isnan(bootstrap.bootstrap_interval(lambda counts: 1.0, 1)).all()
+    # a draw that leaves the statistic open does not cost the interval
+    partly = bootstrap.bootstrap_interval(lambda counts: float(counts @ scores / 40) if counts[0] else float("nan"), 40, 800)
+    assert partly == pytest.approx((low, high), abs=0.1)
+
+
+def test_both_ways_to_an_interval_agree():
+    scores = np.random.default_rng(1).normal(5, 1, 9)
+    mean, *ends = bootstrap.mean_and_interval([*scores, np.nan], rounds=700, seed=3)
+    assert mean == pytest.approx(scores.mean())
+    assert ends == pytest.approx(bootstrap.bootstrap_interval(lambda counts: float(counts @ scores / counts.sum()), 9, 700, 3))
+    assert bootstrap.draws(9, 700).sum(1).tolist() == [9.0] * 700
 
 
 def test_synthetic_errors_of_a_network_that_is_wrong_by_a_known_vector(tmp_path):

@@ -7,9 +7,10 @@ import functools
 import numpy as np
 from jaxtyping import Float
 
+from densemarks_model.evaluation.bootstrap import bootstrap_interval
 from densemarks_model.evaluation.clips import FaceSample
 from densemarks_model.evaluation.matchers import CubeMap
-from densemarks_model.evaluation.metrics import Measure, Spread, bootstrap_interval, landmark_spread
+from densemarks_model.evaluation.metrics import Measure, Spread, landmark_spread
 from densemarks_model.evaluation.network import CROP_SIZE
 from densemarks_model.matching import sample_bilinear
 from flame_assets.load import load_head

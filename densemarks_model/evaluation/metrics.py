@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,26 +142,3 @@ def mean_over_pairs(
     number = len(counts)
     votes = (counts[:, None] * counts[None, :]).ravel()
     return mean_over_people(values, pairs[:, 0] * number + pairs[:, 1], votes)
-
-
-def bootstrap_interval(
-    statistic: Callable[[Float[np.ndarray, "people"]], float], people: int, rounds: int = 500, seed: int = 0
-) -> tuple[float, float]:
-    """95 % percentile interval of a statistic under drawing the people anew (Efron & Tibshirani 1993).
-
-    Args:
-        statistic: of how often each person was drawn.
-        people: how many there are. rounds: how many draws. seed: of the draws.
-
-    Returns:
-        Its ends; NaN with fewer than two people.
-    """
-    if people < 2 or rounds < 1:
-        return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    drawn = [statistic(np.bincount(rng.integers(0, people, people), minlength=people).astype(float)) for _ in range(rounds)]
-    drawn = np.array(drawn)[np.isfinite(drawn)]
-    if not len(drawn):
-        return float("nan"), float("nan")
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(low), float(high)

@@ -15,8 +15,9 @@ from jaxtyping import Float, UInt8
 
 from densemarks_model.checkpoint_files import cube_of
 from densemarks_model.errors import ModelError
+from densemarks_model.evaluation.bootstrap import bootstrap_interval
 from densemarks_model.evaluation.cubes import in_cube
-from densemarks_model.evaluation.metrics import YAW_EDGES, Measure, bootstrap_interval, cube_errors, mask_iou
+from densemarks_model.evaluation.metrics import YAW_EDGES, Measure, cube_errors, mask_iou
 from densemarks_model.evaluation.network import CROP_SIZE, Network
 
 _BATCH = 50

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from densemarks_model.evaluation.bootstrap import bootstrap_interval
 from densemarks_model.evaluation.flow import FlowPair
 from densemarks_model.evaluation.matchers import Matcher, StayPut
-from densemarks_model.evaluation.metrics import Measure, bootstrap_interval, mean_over_people
+from densemarks_model.evaluation.metrics import Measure, mean_over_people
 
 
 def evaluate_tracks(pairs: list[FlowPair], matchers: list[Matcher], rounds: int = 500) -> dict[str, dict[str, Measure]]:

@@ -6,9 +6,10 @@ import itertools
 
 import numpy as np
 
+from densemarks_model.evaluation.bootstrap import bootstrap_interval
 from densemarks_model.evaluation.clips import FaceSample
 from densemarks_model.evaluation.matchers import Matcher
-from densemarks_model.evaluation.metrics import Measure, bootstrap_interval, head_size, mean_over_pairs, pck
+from densemarks_model.evaluation.metrics import Measure, head_size, mean_over_pairs, pck
 
 FRACTION = 0.05
 """Of the longest side of the box around the target's landmarks: how near a carried landmark must come."""

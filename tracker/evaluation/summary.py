@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from densemarks_model.evaluation.bootstrap import mean_and_interval
 from tracker.evaluation.real_suite import MEASURES
 
 PARTS = ("all", "face", "ears", "scalp", "neck", "lips", "eyes")
@@ -24,17 +25,6 @@ _SINGLE = {
     "frames_per_second": "frames_per_second",
 }
 _KINDS = {"vertex_error_mm": "posed", "vertex_error_aligned_mm": "aligned", "vertex_error_absolute_mm": "absolute"}
-
-
-def mean_and_interval(values: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
-    """Mean over clips and its 95 % bootstrap interval; clips that cannot tell (NaN) are left out."""
-    array = np.asarray(values, np.float64)
-    array = array[np.isfinite(array)]
-    if not len(array):
-        return float("nan"), float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
-    means = array[rng.integers(0, len(array), (2000, len(array)))].mean(1)
-    return float(array.mean()), float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))
 
 
 def synthetic_summary(clips: Sequence[Mapping[str, float]]) -> dict[str, Any]:
