@@ -7,8 +7,6 @@ folder under a name that depends on the files' contents; changed files are conve
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -74,9 +72,7 @@ def _cached(digest: str, cache: Path | None, convert: Callable[[], HeadAsset]) -
     asset = convert()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:  # several processes may convert at once
-            save_npz(asset, Path(scratch) / target.name)
-            os.replace(Path(scratch) / target.name, target)
+        save_npz(asset, target)  # whole or not at all, though several processes may convert at once
     except OSError:
         pass  # no room or no right to write: the head is converted each time
     return asset

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from densemarks_model.data.videos.__main__ import CLIPS
 from densemarks_model.data.videos.ingest import IngestSettings, Rejected, prepare_clip
 from densemarks_model.data.videos.point_tracks import FlowTracker
 from densemarks_model.errors import ModelError
+from flame_assets.atomic_files import atomic_file
 from tracker.errors import UserError
 from tracker.video.reader import open_video
 
@@ -217,6 +217,5 @@ def _cut_out(clip: Path, parts: list[Part]) -> Iterator[tuple[Part, Path]]:
 
 
 def _write(path: Path, values: dict) -> None:
-    staged = path.with_suffix(".part")
-    staged.write_text(json.dumps(values, indent=1), encoding="utf-8")
-    os.replace(staged, path)
+    with atomic_file(path) as staged:
+        staged.write_text(json.dumps(values, indent=1), encoding="utf-8")

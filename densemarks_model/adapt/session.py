@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from densemarks_model.loading import SHIPPED, load_network, speaks_default_cube
 from densemarks_model.openvino_graph import RANGES_KEY
 from densemarks_model.train.loop import Trainer
 from densemarks_model.train.shards import ShardSource
+from flame_assets.atomic_files import atomic_file
 
 RENDER_SHARE = 0.2
 """Of the minutes, for rendering."""
@@ -201,9 +201,8 @@ def _once(path: Path, make: Callable[[], dict[str, float]]) -> dict[str, float]:
     if path.is_file():
         return json.loads(path.read_text(encoding="utf-8"))
     values = make()
-    staged = path.with_suffix(".part")
-    staged.write_text(json.dumps(values), encoding="utf-8")
-    os.replace(staged, path)
+    with atomic_file(path) as staged:
+        staged.write_text(json.dumps(values), encoding="utf-8")
     return values
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import os
 import sys
 import tarfile
 import tempfile
@@ -27,6 +26,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from densemarks_model.errors import ModelError
+from flame_assets.atomic_files import atomic_file
 from flame_assets.downloads import npm_archive
 from flame_assets.user_cache import cache_folder
 
@@ -179,10 +179,8 @@ def _file(cache: Path | None) -> Path:
 
 def _keep(radiance: Mapping[str, np.ndarray], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        staging = Path(folder) / path.name
+    with atomic_file(path) as staging:
         np.savez(staging, **radiance)
-        os.replace(staging, path)
 
 
 @functools.lru_cache(maxsize=2)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from densemarks_model.errors import ModelError
 from densemarks_model.train.finish import finish_folders
 from densemarks_model.train.records import LOG, read_log
+from flame_assets.atomic_files import atomic_file
 
 
 def held_out_curves(run: Path, key: str = "error") -> dict[str, list[tuple[int, float]]]:
@@ -71,9 +70,8 @@ def _columns(points: list[tuple[int, float]]) -> tuple[list[float], list[float]]
 def _write(figure: Any, out: Path) -> None:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent) as folder:
-            figure.savefig(Path(folder) / out.name, dpi=110)
-            os.replace(Path(folder) / out.name, out)
+        with atomic_file(out) as staged:
+            figure.savefig(staged, dpi=110)
     except (OSError, ValueError) as error:
         raise ModelError(f"{out}: cannot be written ({error})") from error
 

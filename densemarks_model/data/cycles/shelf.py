@@ -18,6 +18,7 @@ import numpy as np
 
 from densemarks_model.data.synthetic.scene import Sample
 from densemarks_model.errors import ModelError
+from flame_assets.atomic_files import atomic_file
 from flame_assets.canonical import CUBE_VERSION
 
 try:
@@ -131,6 +132,5 @@ class Shelf:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
-        file.write(content)
-    os.replace(file.name, path)
+    with atomic_file(path) as staged:
+        staged.write_bytes(content)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from densemarks_model.data.videos.ingest import IngestSettings, Rejected, prepare_clip
 from densemarks_model.data.videos.point_tracks import CoTracker3, FlowTracker
 from densemarks_model.errors import ModelError
+from flame_assets.atomic_files import atomic_file
 
 CLIPS = {".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v"}
 
@@ -65,9 +66,8 @@ def _prepare_all(options: argparse.Namespace) -> int:
             made += 1
         except Rejected as reason:
             dropped[name] = str(reason)
-            staged = ledger.with_suffix(".part")
-            staged.write_text(json.dumps(dropped, indent=1), encoding="utf-8")
-            os.replace(staged, ledger)
+            with atomic_file(ledger) as staged:
+                staged.write_text(json.dumps(dropped, indent=1), encoding="utf-8")
     reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(Counter(dropped.values()).items()))
     print(f"{len(clips)} clips: {made} prepared now, {len(clips) - made - len(dropped)} before, {len(dropped)} dropped{f' ({reasons})' if reasons else ''}")
     return 0
