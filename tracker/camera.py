@@ -66,8 +66,7 @@ def project(
         Full-frame pixels, and their derivative with respect to the world points (pixels per metre). Depth is clamped at
         :data:`NEAR_PLANE_M`, so that a wild step of a solver stays finite.
     """
-    position = points.new_tensor(CAMERA_POSITION)
-    x, y, z = (points - position).unbind(-1)
+    x, y, z = (along - c for along, c in zip(points.unbind(-1), CAMERA_POSITION, strict=True))
     scale = focal_px[..., None] if isinstance(focal_px, Tensor) else float(focal_px)
     inverse_depth = 1 / (-z).clamp_min(NEAR_PLANE_M)
     per_metre = scale * inverse_depth
@@ -76,6 +75,13 @@ def project(
     zero = torch.zeros_like(x)
     jacobian = torch.stack([per_metre, zero, dx * inverse_depth, zero, -per_metre, dy * inverse_depth], dim=-1)
     return pixels, jacobian.unflatten(-1, (2, 3))
+
+
+def from_principal_point(
+    pixels: Float[Tensor, "*batch 2"], principal_point: tuple[float, float]
+) -> Float[Tensor, "*batch 2"]:
+    """Pixels relative to the principal point; nothing is sent to the pixels' device, which would make it wait."""
+    return torch.stack([along - c for along, c in zip(pixels.unbind(-1), principal_point, strict=True)], dim=-1)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ out of the face).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -104,6 +105,27 @@ class HeadModel:
     @property
     def dtype(self) -> torch.dtype:
         return self.template.dtype
+
+    @cached_property
+    def skinning_joints(self) -> frozenset[int]:
+        """Joints that some vertex has a skinning weight of. This and the next three are read from the device once."""
+        return frozenset(j for j, used in enumerate((self.weights != 0).any(0).tolist()) if used)
+
+    @cached_property
+    def corrective_joints(self) -> frozenset[int]:
+        """Joints whose rotation has pose correctives."""
+        used = (self.pose_dirs != 0).flatten(0, 1).any(0).unflatten(0, (N_JOINTS - 1, 9)).any(1)
+        return frozenset(j + 1 for j, some in enumerate(used.tolist()) if some)
+
+    @cached_property
+    def identity_moves_joints(self) -> bool:
+        """Whether the joints depend on the identity."""
+        return bool(self.joint_identity_dirs.any())
+
+    @cached_property
+    def expression_moves_joints(self) -> bool:
+        """Whether the joints depend on the expression."""
+        return bool(self.joint_expression_dirs.any())
 
     def at_points(self, embedding: LandmarkEmbedding) -> HeadModel:
         """The same head seen only at points on its triangles: a model whose "vertices" are those points.

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from flame_assets.asset import HeadAsset
-from tracker.camera import project
+from tracker.camera import from_principal_point, project
 from tracker.config import DenseSettings
 from tracker.dense.sites import DenseSites
 from tracker.fitting.kinematics import HeadPoints
@@ -126,7 +126,7 @@ class LookUpResidual:
             return Linearization(residual)
         jacobians = head.jacobians(per_metre * weight[..., None], wanted)
         if "log_focal" in wanted:
-            offset = pixels - pixels.new_tensor(self.principal_point)
+            offset = from_principal_point(pixels, self.principal_point)
             jacobians["log_focal"] = (offset * weight)[..., None]
         return Linearization(residual, jacobians)
 
@@ -164,7 +164,7 @@ class MapResidual:
         per_pixel = (slope @ linear[:, None]) * weight[..., None]
         jacobians = head.jacobians(per_pixel @ per_metre, wanted)
         if "log_focal" in wanted:
-            offset = pixels - pixels.new_tensor(self.principal_point)
+            offset = from_principal_point(pixels, self.principal_point)
             jacobians["log_focal"] = per_pixel @ offset[..., None]
         return Linearization(residual, jacobians)
 

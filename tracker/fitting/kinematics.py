@@ -98,14 +98,15 @@ class HeadPoints:
         if wanted & {"expr", "shape"}:
             through_vertices = rows @ torch.einsum("nj,fjab->fnab", self.model.weights, self.linear)
             through_joints = None
-            for name, dirs, joint_dirs in (
-                ("expr", self.model.expression_dirs, self.model.joint_expression_dirs),
-                ("shape", self.model.identity_dirs, self.model.joint_identity_dirs),
+            model = self.model
+            for name, dirs, joint_dirs, moves_joints in (
+                ("expr", model.expression_dirs, model.joint_expression_dirs, model.expression_moves_joints),
+                ("shape", model.identity_dirs, model.joint_identity_dirs, model.identity_moves_joints),
             ):
                 if name in wanted:
                     # one matrix product per point over all frames: (F k, 3) @ (3, d)
                     out[name] = torch.einsum("fnka,nad->fnkd", through_vertices, dirs)
-                    if bool(joint_dirs.any()):
+                    if moves_joints:
                         through_joints = self._rows_to_joints(rows) if through_joints is None else through_joints
                         out[name] += through_joints @ joint_dirs.flatten(0, 1)
         return out
@@ -114,9 +115,7 @@ class HeadPoints:
         """Whether any of the points moves with the joints: eyes turn few points of a head, and none of its scalp."""
         if joints[0] <= 1:
             return True
-        if bool((self.model.weights[:, list(joints)] != 0).any()):
-            return True
-        return any(bool(self.model.pose_dirs[..., 9 * (j - 1) : 9 * j].any()) for j in joints)
+        return any(j in self.model.skinning_joints or j in self.model.corrective_joints for j in joints)
 
     def _joint_jacobian(self, rows: Tensor, joint: int) -> Tensor:
         """``(F, n, k, 3)``: derivative with respect to one joint's axis-angle vector."""
@@ -127,12 +126,11 @@ class HeadPoints:
         if joint == 0:
             arms = self.positions - translation - pivot[:, None]
         else:
-            moved = (1, 2, 3, 4) if joint == 1 else (joint,)
+            picked = slice(1, 5) if joint == 1 else slice(joint, joint + 1)  # the joints that turn with it
             parent = 0 if joint == 1 else 1
             parent_linear, parent_offset = self.linear[:, parent], self.offsets[:, parent]
             spin = parent_linear @ spin
             pivot_world = torch.einsum("fab,fb->fa", parent_linear, pivot) + parent_offset
-            picked = list(moved)
             blended = torch.einsum("nj,fjab->fnab", weights[:, picked], self.linear[:, picked])
             reached = (blended @ vertices[..., None])[..., 0] + weights[:, picked] @ self.offsets[:, picked]
             arms = reached - weights[:, picked].sum(-1)[:, None] * pivot_world[:, None]
@@ -145,9 +143,9 @@ class HeadPoints:
 
     def _corrective_jacobian(self, rows: Tensor, joint: int) -> Tensor:
         """Through the pose correctives, which are linear in the joint's rotation matrix."""
-        dirs = self.model.pose_dirs[..., 9 * (joint - 1) : 9 * joint]
-        if not bool(dirs.any()):
+        if joint not in self.model.corrective_joints:
             return rows.new_zeros(())
+        dirs = self.model.pose_dirs[..., 9 * (joint - 1) : 9 * joint]
         spin, rotation = left_jacobian(self.axis_angles[:, joint]), self.posed.rotations[:, joint]
         # column c of dR is (spin_c) × (columns of R)
         change = torch.linalg.cross(

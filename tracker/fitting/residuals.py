@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tracker.camera import project
+from tracker.camera import from_principal_point, project
 from tracker.fitting.kinematics import HeadPoints
 from tracker.fitting.solver import Linearization
 from tracker.head_model import HeadModel
@@ -46,7 +46,7 @@ class LandmarkResidual:
             return Linearization(residual)
         jacobians = head.jacobians(per_metre * weight[..., None], wanted)
         if "log_focal" in wanted:
-            offset = pixels - pixels.new_tensor(self.principal_point)
+            offset = from_principal_point(pixels, self.principal_point)
             jacobians["log_focal"] = (offset * weight)[..., None]
         return Linearization(residual, jacobians)
 

@@ -87,7 +87,7 @@ def align_affine(
         x, y = points - model_mean[:, None], seen - seen_mean[:, None]
         spread = torch.einsum("fn,fna,fnb->fab", w, x, x) / total[:, None, None]
         # a little of the identity holds the direction that flat or missing points leave open
-        spread = spread + (1e-4 * spread.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-9))[:, None, None] * torch.eye(3).to(x)
+        spread = spread + (1e-4 * spread.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-9))[:, None, None] * torch.eye(3, dtype=x.dtype, device=x.device)
         across = torch.einsum("fn,fna,fnb->fab", w, y, x) / total[:, None, None]
         camera = across @ torch.linalg.inv(spread)
         error = (torch.einsum("fab,fnb->fna", camera, x) - y).norm(dim=-1)

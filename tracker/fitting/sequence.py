@@ -127,7 +127,7 @@ class AnchorResidual:
             if name in wanted:
                 size = anchor.shape[-1]
                 jacobian = difference.new_zeros(len(difference), width, 1, size)
-                jacobian[0, start : start + size, 0] = _ANCHOR_PRECISION * torch.eye(size, dtype=difference.dtype)
+                jacobian[0, start : start + size, 0] = _ANCHOR_PRECISION * torch.eye(size, dtype=difference.dtype, device=difference.device)
                 jacobians[name] = jacobian
             start += anchor.shape[-1]
         return Linearization(torch.cat(rows, dim=-1)[..., None], jacobians)

@@ -61,10 +61,11 @@ def estimate_appearance(
         for channel in range(3):
             rows = basis * albedo[:, channel, None]
             normal = torch.einsum("fn,fna,fnb->ab", w, rows, rows)
-            ridge = _RIDGE * normal[0, 0].clamp_min(1e-6) * torch.eye(9).to(normal)
+            identity = torch.eye(9, dtype=normal.dtype, device=normal.device)
+            ridge = _RIDGE * normal[0, 0].clamp_min(1e-6) * identity
             ridge[0, 0] = 0
             target = torch.einsum("fn,fna,fn->a", w, rows, colours[..., channel])
-            light[:, channel] = torch.linalg.solve(normal + ridge + 1e-9 * torch.eye(9).to(normal), target)
+            light[:, channel] = torch.linalg.solve(normal + ridge + 1e-9 * identity, target)
         # brightness may sit in either factor: the light keeps a mean of one
         scale = light[0].clamp_min(1e-3).clone()
         light, albedo = light / scale, albedo * scale

@@ -45,8 +45,6 @@ def get_renderer(name: BackendName = "auto", device: str | torch.device | None =
         name = "cuda" if wanted.type == "cuda" else "cpu"
     elif name == "auto":
         name = "cuda" if "cuda" in available_backends() else "cpu"
-    if name == "cpu" and wanted is not None and wanted.type != "cpu":
-        raise UserError(f"the cpu renderer cannot work on {wanted}; use --device cpu, or the cuda renderer")
     where = _numbered(wanted or torch.device("cuda" if name == "cuda" else "cpu"))
     with _lock:
         if (name, where) not in _made:
@@ -64,6 +62,8 @@ def _numbered(device: torch.device) -> torch.device:
 def _make(name: str, device: torch.device) -> Renderer:
     # each backend is imported when it is asked for: two of them need libraries that most users do not have
     if name == "cpu":
+        if device.type != "cpu":
+            raise UserError(f"the cpu renderer cannot work on {device}; use --device cpu, or the cuda renderer")
         from tracker.rendering.cpu_backend import CpuRenderer
 
         return CpuRenderer()
