@@ -1,4 +1,7 @@
-"""Which tests need a GPU, and why they are skipped. ``pytest -m cuda`` runs them alone."""
+"""Which tests need a GPU, and why they are skipped. ``pytest -m cuda`` runs them alone.
+
+What can be known without one, :mod:`tests.pretend_device` tells: tensors on the wrong device, and numbers that are waited for.
+"""
 
 from __future__ import annotations
 

@@ -169,9 +169,9 @@ def send(value: Any) -> Any:
 
 
 def fetch(value: Any) -> Any:
-    """The inverse of :func:`send`, for results."""
-    if isinstance(value, FarTensor):
-        return value.near
+    """The inverse of :func:`send`, for results; those of a real device too."""
+    if isinstance(value, Tensor):
+        return value.near if isinstance(value, FarTensor) else value.cpu()
     if isinstance(value, Mapping):
         return {name: fetch(v) for name, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -5,42 +5,26 @@ Every run is compared with the CPU's; see :mod:`tests.pretend_device` for what t
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
-
-import cv2
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from flame_assets.load import load_head
 from tests.heads import tiny_head
 from tests.pretend_device import DEVICE, FarRenderer, FarTensor, PretendDevice, fetch, send
+from tests.small_scene import CENTRE, FOCAL, small_scene
 from tests.tracks import talking_track
-from tests.views import lit_picture, perfect_record
-from tracker.camera import Camera, FocalPrior, project
-from tracker.config import load_config
-from tracker.dense.embedding_store import EmbeddingStore
-from tracker.dense.reading import read_dense
-from tracker.dense.sites import skin_triangles, spread_points, spread_sites
+from tracker.camera import Camera
 from tracker.export.vertices import track_vertices, vertices_on_device
 from tracker.fitting import keyframes, sequence
 from tracker.fitting.block_tridiagonal import CyclicReduction, factorise
-from tracker.fitting.kinematics import HeadPoints
-from tracker.fitting.objective import FaceLandmarks
-from tracker.fitting.observations import FrameBatch
 from tracker.fitting.residuals import DifferenceResidual, PriorResidual, SmoothnessResidual
 from tracker.fitting.robust import GemanMcClure
 from tracker.fitting.solver import SolverConfig, Term, Variable, solve
 from tracker.overlay import painter_for
 from tracker.photometric.light import Appearance
-from tracker.photometric.picture_store import PictureStore
-from tracker.photometric.reading import read_pictures
 from tracker.photometric.texture import texture_builder
 from tracker.rendering import clip_to_pixels, perspective, registry, vertex_normals, visible_points, world_to_clip
-
-CENTRE, FOCAL, FRAMES = (256.0, 256.0), 720.0, 5
 
 
 @pytest.fixture
@@ -109,79 +93,8 @@ def test_the_gpu_eliminates_in_batches(far):
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory):
-    """A small head before the camera: landmarks, what a network would say, and pictures, as the stores give them."""
-    asset = tiny_head()
-    config = load_config("best")
-    # every kind of term is solved with, but not for long
-    config = replace(
-        config,
-        tracking=replace(config.tracking, window=4, lookahead=1, iterations=2),
-        keyframes=replace(config.keyframes, iterations=3),
-        dense=replace(config.dense, sites=60, keyframe_iterations=2, refine_iterations=2, compare_iterations=2),
-        photometric=replace(config.photometric, iterations=2),
-    )
-    sites, skin = spread_sites(asset, 60), spread_points(asset, skin_triangles(asset), 50)
-    face = FaceLandmarks.build(asset, config.landmarks, "cpu", sites, skin)
-    time = torch.linspace(0, 1, FRAMES)
-    values = {
-        "rotation": torch.stack([0.1 * time, 0.5 * time - 0.2, 0 * time], 1),
-        "translation": torch.stack([0.02 * time, 0.01 * time, 0.4 + 0 * time], 1),
-        "expr": 0.2 * torch.rand(FRAMES, face.head.n_expression, generator=torch.Generator().manual_seed(0)),
-        "shape": 0.5 * torch.ones(face.head.n_identity),
-        "log_focal": torch.tensor([math.log(FOCAL)]),
-    }
-    light = torch.zeros(9, 3)
-    light[0] = 1
-    albedo = np.full((asset.n_vertices, 3), 0.5) + 0.2 * np.sin(90 * asset.v_template)
-    folder = tmp_path_factory.mktemp("stores")
-    with EmbeddingStore(folder) as embeddings, PictureStore(folder, 96) as pictures:
-        for frame in range(FRAMES):
-            embeddings.put(frame, perfect_record(asset, face.head, values, frame, CENTRE))
-            crop, picture = lit_picture(asset, face.head, values, frame, CENTRE, albedo, light, 512)
-            shifted = crop.matrix(512)
-            shifted[:, 2] += shifted[:, :2] @ [0.5, 0.5] - 0.5
-            whole = cv2.warpAffine(picture, shifted, (512, 512), borderValue=(0.5, 0.5, 0.5))
-            pictures.put(frame, crop, (255 * whole.clip(0, 1)).astype(np.uint8))
-        yield asset, config, sites, skin, values, embeddings, pictures
-
-
-def observe(face: FaceLandmarks, scene) -> FrameBatch:
-    """What a run would read, on the head's device."""
-    _, _, sites, _, values, embeddings, pictures = scene
-    like = {"dtype": face.head.dtype, "device": face.head.device}
-    here = FaceLandmarks.build(scene[0], scene[1].landmarks)
-    positions = HeadPoints.evaluate(here.points, values).positions
-    points, depth = torch.zeros(FRAMES, 478, 2), torch.zeros(FRAMES, 478)
-    points[:, here.numbers], _ = project(positions, FOCAL, CENTRE)
-    depth[:, here.numbers] = -1200 * (positions[..., 2] - positions[..., 2].mean(1, keepdim=True))
-    frames = np.arange(FRAMES)
-    found = torch.ones(FRAMES, dtype=torch.bool)
-    found[3] = False
-    return FrameBatch(
-        points=points.to(**like),
-        depth=depth.to(**like),
-        timestamps=torch.arange(FRAMES, dtype=torch.float64, device=face.head.device) / 25,
-        found=found.to(face.head.device),
-        dense=read_dense(embeddings, frames, points.numpy(), {}, sites, 0.003, like),
-        pictures=read_pictures(pictures, embeddings, frames, face.head),
-    )
-
-
-def fit(scene, device) -> dict[str, Tensor]:
-    """Both parts of the fit by a whole objective: keyframes with identity, focal length and light; windows with all terms."""
-    asset, config, sites, skin = scene[:4]
-    face = FaceLandmarks.build(asset, config.landmarks, device, sites, skin)
-    batch = observe(face, scene)
-
-    def read(frames: Tensor, dense: bool = True, places_only: bool = False) -> FrameBatch:
-        chosen = batch.select(frames.to(face.head.device))
-        return chosen if dense else replace(chosen, dense=None, pictures=None)
-
-    shared = keyframes.fit_shared(face, torch.arange(FRAMES), read, FocalPrior(FOCAL, 0.2, CENTRE), config)
-    assert shared.appearance is not None
-    windows = list(sequence.fit_frames(face, torch.arange(FRAMES), read, shared, CENTRE, config))
-    values = {name: torch.cat([w.values[name] for w in windows]) for name in windows[0].values}
-    return fetch({**values, "identity": shared.identity, "error": torch.cat([w.error_percent for w in windows])})
+    with small_scene(tmp_path_factory.mktemp("stores")) as made:
+        yield made
 
 
 def test_the_whole_fit_stays_on_the_device(scene, far, monkeypatch):
@@ -196,7 +109,7 @@ def test_the_whole_fit_stays_on_the_device(scene, far, monkeypatch):
 
     for module in (keyframes, sequence):
         monkeypatch.setattr(module, "solve", watched)
-    found, expected = fit(scene, DEVICE), fit(scene, "cpu")
+    found, expected = scene.fit(DEVICE), scene.fit("cpu")
     assert not inside
     assert expected["error"].median() < 5
     for name, value in expected.items():

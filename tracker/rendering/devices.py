@@ -110,7 +110,8 @@ def _renderer_fault(device: torch.device, draw: bool) -> str | None:
     try:
         pos = torch.tensor([[[-1.0, -1, 0, 1], [3, -1, 0, 1], [-1, 3, 0, 1]]], device=device)
         tri = torch.tensor([[0, 1, 2]], dtype=torch.int32, device=device)
-        shown = get_renderer("cuda", device).rasterize(pos, tri, (8, 8))[..., 3]
+        # versions before those that are supported draw only sizes that 8 divides
+        shown = get_renderer("cuda", device).rasterize(pos, tri, (5, 9))[..., 3]
         return None if bool((shown == 1).all()) else f"nvdiffrast draws nothing on {device}"
     except Exception as error:  # what a broken build of it raises is anyone's guess
         return f"nvdiffrast does not work on {device} ({_first_line(error)})"
