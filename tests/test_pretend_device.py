@@ -15,6 +15,7 @@ from tests.pretend_device import DEVICE, FarRenderer, FarTensor, PretendDevice, 
 from tests.small_scene import CENTRE, FOCAL, small_scene
 from tests.tracks import talking_track
 from tracker.camera import Camera
+from tracker.dense.calibration import measure
 from tracker.export.vertices import track_vertices, vertices_on_device
 from tracker.fitting import keyframes, sequence
 from tracker.fitting.block_tridiagonal import CyclicReduction, factorise
@@ -114,6 +115,16 @@ def test_the_whole_fit_stays_on_the_device(scene, far, monkeypatch):
     assert expected["error"].median() < 5
     for name, value in expected.items():
         assert torch.allclose(found[name], value, atol=2e-3), name
+
+
+def test_calibration_of_a_foreign_head(scene, far):
+    results = []
+    for device in ("cpu", DEVICE):
+        face = scene.face(device)
+        values = {name: value.to(device) for name, value in scene.values.items()}
+        results.append(measure(scene.asset, face.head, scene.batch(face).dense, values, CENTRE))
+    assert results[0] is not None
+    assert np.allclose(*results, atol=1e-5)
 
 
 # --- drawing -------------------------------------------------------------------------------------------------------
