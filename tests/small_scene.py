@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -15,88 +15,87 @@ from torch import Tensor
 
 from flame_assets.asset import HeadAsset
 from tests.heads import tiny_head
+from tests.observed import FACTS
 from tests.pretend_device import fetch
 from tests.views import lit_picture, perfect_record
 from tracker.camera import FocalPrior, project
-from tracker.config import TrackerConfig, load_config
-from tracker.dense.embedding_store import EmbeddingStore
-from tracker.dense.reading import read_dense
-from tracker.dense.sites import skin_triangles, spread_points, spread_sites
-from tracker.fitting import keyframes, sequence
-from tracker.fitting.kinematics import HeadPoints
-from tracker.fitting.objective import FaceLandmarks
-from tracker.fitting.observations import FrameBatch
-from tracker.photometric.picture_store import PictureStore
-from tracker.photometric.reading import read_pictures
+from tracker.head_model import HeadModel
+from tracker.head_points import HeadPoints
+from tracker.landmarks.detection import Detection
+from tracker.observe.frame_batch import FrameBatch
+from tracker.observe.observations import Observations
+from tracker.observe.reading import EVERYTHING, ObservationReader
+from tracker.residuals.fit_head import FitHead
+from tracker.settings import TrackerSettings, load_settings
+from tracker.stages.fit import head_for
+from tracker.stages.keyframes import fit_shared
+from tracker.stages.windows import fit_frames
 
-CENTRE, FOCAL, FRAMES, SITES, SKIN = (256.0, 256.0), 720.0, 5, 60, 50
+CENTRE, FOCAL, FRAMES, BLIND = (256.0, 256.0), 720.0, 5, 3
+
+_KEYFRAMES = ["pose", "face", "neck", "identity", "focal"]
+_CHANGES = {
+    # every kind of term is solved with, but not for long
+    "observe": {"sites": 60, "error_floor": 0.003, "picture_size": 96},
+    "photometric": {"points": 50},
+    "windows": {"frames": 4, "lookahead": 1},
+    "stages": {
+        "keyframes": {
+            "identity": {"iterations": 3},
+            "whole head": {"iterations": 2},
+            "compare": {"free": _KEYFRAMES, "cues": ["landmarks", "compare", "priors"], "iterations": 2},
+        },
+        "windows": {
+            "frames": {"iterations": 2},
+            "outline": {"iterations": 2},
+            "colours": {"iterations": 2},
+            "compare": {"free": _KEYFRAMES[:3], "cues": ["compare", "priors", "smoothness"], "iterations": 2},
+        },
+    },
+}
 
 
 @dataclass(frozen=True)
 class SmallScene:
-    """Landmarks of every frame but one, what a network would say, and pictures, as the stores give them."""
+    """Landmarks of every frame but one, what a network would say, and pictures, as a pass over a video leaves them."""
 
     asset: HeadAsset
-    config: TrackerConfig
+    settings: TrackerSettings
     values: dict[str, Tensor]
-    embeddings: EmbeddingStore
-    pictures: PictureStore
+    observations: Observations
 
-    def face(self, device: torch.device | str) -> FaceLandmarks:
-        asset = self.asset
-        skin = spread_points(asset, skin_triangles(asset), SKIN)
-        return FaceLandmarks.build(asset, self.config.landmarks, device, spread_sites(asset, SITES), skin)
+    def head(self, device: torch.device | str) -> FitHead:
+        """The head at everything that the cues look at."""
+        return head_for(self.asset, self.settings, self.observations, device)
 
-    def batch(self, face: FaceLandmarks) -> FrameBatch:
+    def read(self, head: FitHead) -> ObservationReader:
         """What a run would read, on the head's device."""
-        like = {"dtype": face.head.dtype, "device": face.head.device}
-        here = self.face("cpu")
-        positions = HeadPoints.evaluate(here.points, self.values).positions
-        points, depth = torch.zeros(FRAMES, 478, 2), torch.zeros(FRAMES, 478)
-        points[:, here.numbers], _ = project(positions, FOCAL, CENTRE)
-        depth[:, here.numbers] = -1200 * (positions[..., 2] - positions[..., 2].mean(1, keepdim=True))
-        found = torch.ones(FRAMES, dtype=torch.bool)
-        found[3] = False
-        frames = np.arange(FRAMES)
-        return FrameBatch(
-            points=points.to(**like),
-            depth=depth.to(**like),
-            timestamps=torch.arange(FRAMES, dtype=torch.float64, device=face.head.device) / 25,
-            found=found.to(face.head.device),
-            dense=read_dense(self.embeddings, frames, points.numpy(), {}, spread_sites(self.asset, SITES), 0.003, like),
-            pictures=read_pictures(self.pictures, self.embeddings, frames, face.head),
+        model = head.model
+        assert head.dense is not None
+        return ObservationReader(
+            self.observations, head.dense.sites, model.expression_names, self.settings.observe, model.dtype, model.device
         )
+
+    def batch(self, head: FitHead) -> FrameBatch:
+        """All of it."""
+        return self.read(head)(torch.arange(FRAMES), EVERYTHING)
 
     def fit(self, device: torch.device | str) -> dict[str, Tensor]:
         """Keyframes with identity, focal length and light; windows with all terms. Results on the CPU."""
-        face = self.face(device)
-        batch = self.batch(face)
-
-        def read(frames: Tensor, dense: bool = True, places_only: bool = False) -> FrameBatch:
-            chosen = batch.select(frames.to(face.head.device))
-            return chosen if dense else replace(chosen, dense=None, pictures=None)
-
-        offered = torch.arange(FRAMES)
-        shared = keyframes.fit_shared(face, offered, read, FocalPrior(FOCAL, 0.2, CENTRE), self.config)
+        head = self.head(device)
+        read, offered = self.read(head), torch.arange(FRAMES)
+        shared = fit_shared(head, offered, read, FocalPrior(FOCAL, 0.2, CENTRE), self.settings)
         assert shared.appearance is not None
-        windows = list(sequence.fit_frames(face, offered, read, shared, CENTRE, self.config))
+        windows = list(fit_frames(head, offered, read, shared, CENTRE, self.settings))
         values = {name: torch.cat([w.values[name] for w in windows]) for name in windows[0].values}
         return fetch({**values, "identity": shared.identity, "error": torch.cat([w.error_percent for w in windows])})
 
 
 @contextmanager
 def small_scene(folder: Path) -> Iterator[SmallScene]:
-    """Make the scene; its stores live in ``folder`` meanwhile."""
-    asset, config = tiny_head(), load_config("best")
-    # every kind of term is solved with, but not for long
-    config = replace(
-        config,
-        tracking=replace(config.tracking, window=4, lookahead=1, iterations=2),
-        keyframes=replace(config.keyframes, iterations=3),
-        dense=replace(config.dense, sites=SITES, keyframe_iterations=2, refine_iterations=2, compare_iterations=2),
-        photometric=replace(config.photometric, iterations=2),
-    )
-    head = FaceLandmarks.build(asset, config.landmarks).head
+    """Make the scene; its observations live in ``folder`` meanwhile."""
+    asset, settings = tiny_head(), load_settings("best", changes=_CHANGES)
+    head = HeadModel.from_asset(asset, "cpu", torch.float32)
     time = torch.linspace(0, 1, FRAMES)
     values = {
         "rotation": torch.stack([0.1 * time, 0.5 * time - 0.2, 0 * time], 1),
@@ -108,12 +107,24 @@ def small_scene(folder: Path) -> Iterator[SmallScene]:
     light = torch.zeros(9, 3)
     light[0] = 1
     albedo = np.full((asset.n_vertices, 3), 0.5) + 0.2 * np.sin(90 * asset.v_template)
-    with EmbeddingStore(folder) as embeddings, PictureStore(folder, 96) as pictures:
-        for frame in range(FRAMES):
-            embeddings.put(frame, perfect_record(asset, head, values, frame, CENTRE))
+    with Observations(folder, settings.observe, FACTS) as observations:
+        for frame, detection in enumerate(_detections(asset, head, values)):
             crop, picture = lit_picture(asset, head, values, frame, CENTRE, albedo, light, 512)
             shifted = crop.matrix(512)
             shifted[:, 2] += shifted[:, :2] @ [0.5, 0.5] - 0.5
             whole = cv2.warpAffine(picture, shifted, (512, 512), borderValue=(0.5, 0.5, 0.5))
-            pictures.put(frame, crop, (255 * whole.clip(0, 1)).astype(np.uint8))
-        yield SmallScene(asset, config, values, embeddings, pictures)
+            record = perfect_record(asset, head, values, frame, CENTRE)
+            observations.add(frame / 25, detection, record, (255 * whole.clip(0, 1)).astype(np.uint8))
+        observations.finish()
+        yield SmallScene(asset, settings, values, observations)
+
+
+def _detections(asset: HeadAsset, head: HeadModel, values: dict[str, Tensor]) -> list[Detection | None]:
+    """Where the head's landmarks are, but for one frame."""
+    embedding = asset.landmarks["mediapipe"]
+    positions = HeadPoints.evaluate(head.at_points(embedding), values).positions
+    points, depth = np.zeros((FRAMES, 478, 2), np.float32), np.zeros((FRAMES, 478), np.float32)
+    points[:, embedding.indices] = project(positions, FOCAL, CENTRE)[0]
+    depth[:, embedding.indices] = -1200 * (positions[..., 2] - positions[..., 2].mean(1, keepdim=True))
+    scores = np.zeros(52, np.float32)
+    return [None if f == BLIND else Detection(points[f], depth[f], scores, 0.9) for f in range(FRAMES)]

@@ -15,11 +15,11 @@ from flame_assets.load import load_head
 from tests.heads import tiny_head
 from tests.views import lit_picture
 from tracker.camera import Camera
-from tracker.fitting.kinematics import HeadPoints
 from tracker.head_model import HeadModel
-from tracker.photometric.light import Appearance, estimate_appearance, harmonics
-from tracker.photometric.picture_store import PictureStore
-from tracker.photometric.texture import TextureBuilder, push_pull
+from tracker.head_points import HeadPoints
+from tracker.observe.picture_store import PictureStore
+from tracker.residuals.appearance import Appearance, estimate_appearance, harmonics
+from tracker.stages.texture import TextureBuilder, push_pull
 
 CENTRE = (256.0, 256.0)
 
@@ -79,7 +79,8 @@ def test_pictures_are_kept_as_they_were(tmp_path):
         back, picture = store.read(3)
         assert np.array_equal(back.center, crop.center) and (back.side, back.roll) == (crop.side, crop.roll)
         assert np.abs(picture.astype(int) - crop.extract(image, 32)).max() <= 6  # JPEG at quality 95
-    assert not list(tmp_path.iterdir())
+    with PictureStore(tmp_path, 32) as again:
+        assert np.array_equal(again.read(3)[1], picture) and again.read(8) is not None and again.read(4) is None
 
 
 def test_holes_continue_their_surroundings():

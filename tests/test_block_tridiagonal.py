@@ -8,7 +8,7 @@ import torch
 from scipy.linalg import solveh_banded
 from torch import Tensor
 
-from tracker.fitting.block_tridiagonal import BlockDiagonal, CyclicReduction, Sequential, factorise
+from tracker.solver.block_tridiagonal import BlockDiagonal, CyclicReduction, Sequential, factorise
 
 BOTH = pytest.mark.parametrize("form", [Sequential, CyclicReduction])
 

@@ -25,10 +25,10 @@ from flame_assets.canonical import CUBE_VERSION, canonical_coordinates, canonica
 from flame_assets.load import DEFAULT_HEAD, load_head
 from flame_assets.parted_mouth import mouth_parting
 from tests.heads import tiny_head
-from tracker.dense.embedder import HeadEmbedder
-from tracker.dense.embedding_store import EmbeddingRecord
-from tracker.dense.pooling import pool
-from tracker.dense.sites import LIP_SITES, DenseSites, lip_triangles, spread_sites
+from tracker.observe.embedder import HeadEmbedder
+from tracker.observe.embedding_store import EmbeddingRecord
+from tracker.observe.pooling import pool
+from tracker.observe.sites import LIP_SITES, DenseSites, lip_triangles, spread_sites
 
 TINY = LiteConfig(image_size=28, hidden_size=24, layers=2, heads=2, position_grid=4, taps=(1, 2), widths=(8, 8, 8), stem_width=4)
 

@@ -11,9 +11,8 @@ from flame_assets.load import load_head
 from tests.make_clips import write_clip
 from tests.tracks import talking_track
 from tracker.cli import main
-from tracker.config import load_config
 from tracker.export.flame_params import load_track
-from tracker.overlay import write_overlay
+from tracker.overlay import OverlaySettings, write_overlay
 from tracker.video import open_video
 from tracker.video.packaged_clips import EXCERPT
 
@@ -56,7 +55,7 @@ def test_sound_of_an_overlay_begins_where_its_pictures_do(tmp_path):
     # pictures for two seconds, a tone in the first one only
     source = write_clip(tmp_path / "in.mp4", images, codec="libx264", tone="aac", tone_seconds=1.0)
     track = talking_track(head, 30, timestamps=np.arange(15, 45) / 25, frame_rate=25.0)
-    write_overlay(tmp_path / "out.mp4", source, track, head, load_config("fast").overlay, quiet=True)
+    write_overlay(tmp_path / "out.mp4", source, track, head, OverlaySettings())
     with av.open(str(tmp_path / "out.mp4")) as container:
         sound = [f for f in container.decode(audio=0)]
         length = float(sound[-1].time) + sound[-1].samples / sound[-1].sample_rate

@@ -20,10 +20,10 @@ from tests.small_scene import small_scene
 from tests.test_block_tridiagonal import normal_matrix, reference
 from tracker.cli import main
 from tracker.export.flame_params import load_track
-from tracker.export.vertices import track_vertices
-from tracker.fitting.block_tridiagonal import CyclicReduction, factorise
-from tracker.fitting.linear import NormalEquations
 from tracker.rendering import get_renderer, resolve_device
+from tracker.solver.block_tridiagonal import CyclicReduction, factorise
+from tracker.solver.normal_equations import NormalEquations
+from tracker.track_vertices import track_vertices
 from tracker.video.packaged_clips import EXCERPT
 
 FRAMES = 24

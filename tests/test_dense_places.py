@@ -14,16 +14,17 @@ from scipy.spatial.transform import Rotation
 from densemarks_model.crops import HeadCrop
 from flame_assets.asset import AssetError
 from flame_assets.load import load_head
+from tests.observed import observed, reader
 from tests.views import perfect_record
-from tracker.dense import calibration
-from tracker.dense.embedding_store import EmbeddingRecord, EmbeddingStore
-from tracker.dense.outline import outline_error, signed_distance
-from tracker.dense.pooling import pool
-from tracker.dense.reading import read_dense
-from tracker.dense.sites import DenseSites, spread_sites
 from tracker.head_model import HeadModel
+from tracker.landmarks.detection import Detection
+from tracker.observe.embedding_store import EmbeddingRecord, EmbeddingStore
+from tracker.observe.observe_settings import ObserveSettings
+from tracker.observe.pooling import pool
+from tracker.observe.signed_distance import outline_error, signed_distance
+from tracker.observe.sites import DenseSites, spread_sites
+from tracker.stages import calibration
 
-LIKE = {"dtype": torch.float32, "device": "cpu"}
 CENTRE = (256.0, 256.0)
 
 
@@ -112,7 +113,7 @@ def test_errors_across_the_surface_are_dropped_those_along_it_kept(sites):
 def test_a_perfect_network_puts_every_place_where_it_is(asset, sites):
     """End to end: draw the head's coordinates, average them over places, compare with the places' projections."""
     from tracker.camera import project
-    from tracker.fitting.kinematics import HeadPoints
+    from tracker.head_points import HeadPoints
 
     head = HeadModel.from_asset(asset, "cpu", torch.float32)
     values = still(head, 1)
@@ -166,7 +167,8 @@ def test_store_gives_back_what_was_put(tmp_path):
             assert (got.crop.side, got.crop.roll) == (wanted.crop.side, wanted.crop.roll)
         with pytest.raises(ValueError, match="already"):
             store.put(4, records[4])
-    assert not list(tmp_path.iterdir())  # scratch files do not stay
+    with EmbeddingStore(tmp_path) as again:
+        assert len(again) == 3 and np.array_equal(again.read(9).coordinates, got.coordinates)
 
 
 def test_frames_between_are_carried_by_the_landmarks(asset, sites, tmp_path):
@@ -179,15 +181,15 @@ def test_frames_between_are_carried_by_the_landmarks(asset, sites, tmp_path):
         turn = Rotation.from_euler("z", 4 * step, degrees=True).as_matrix()[:2, :2]
         return (1 + 0.05 * step) * (points - 256) @ turn.T + 256 + np.array([10 * step, -4 * step])
 
-    with EmbeddingStore(tmp_path) as store:
-        store.put(0, record)
-        crop = HeadCrop(moved(record.crop.center[None], 2)[0], record.crop.side * 1.1, record.crop.roll + math.radians(8))
-        store.put(2, dataclasses.replace(record, crop=crop))
-        landmarks = np.stack([moved(marks, s) for s in (0, 1, 2)])
-        neighbours = {0: landmarks[0], 2: landmarks[2]}
-        batch = read_dense(store, np.arange(3), landmarks, neighbours, sites, 0.01, LIKE)
-        nothing = read_dense(store, np.array([7]), landmarks[:1], {}, sites, 0.01, LIKE)
-        blind = read_dense(store, np.array([0, 1]), np.zeros((2, 478, 2)), {}, sites, 0.01, LIKE)
+    crop = HeadCrop(moved(record.crop.center[None], 2)[0], record.crop.side * 1.1, record.crop.roll + math.radians(8))
+    records = {0: record, 2: dataclasses.replace(record, crop=crop)}
+    detections = [Detection(moved(marks, s).astype(np.float32), np.zeros(478, np.float32), np.zeros(52, np.float32), 0.9) for s in range(3)]
+    settings = ObserveSettings(stride=2)
+    with observed(tmp_path, [*detections, None], records, settings) as observations:
+        read = reader(observations, sites)
+        batch, nothing = read(torch.arange(3)).dense, read(torch.tensor([3])).dense
+        # looked at frame by frame, nothing is carried
+        blind = reader(observations, sites, ObserveSettings(stride=1))(torch.tensor([0, 1])).dense
     assert nothing is None
     assert batch.seen.tolist() == [True] * 3 and blind.seen.tolist() == [True, False]
     everywhere = (batch.precision > 0).all(0)

@@ -13,34 +13,27 @@ from torch import Tensor
 
 from flame_assets.load import load_head
 from tests.heads import tiny_head
+from tests.observed import observed, reader
 from tests.views import lit_picture, perfect_record
-from tracker.camera import project
-from tracker.config import DenseSettings, PhotometricSettings, load_config
-from tracker.dense.embedding_store import EmbeddingStore
-from tracker.dense.outline import FINER, signed_distance
-from tracker.dense.reading import read_dense
-from tracker.dense.sites import skin_triangles, spread_points, spread_sites
-from tracker.fitting.dense import (
-    DenseBatch,
-    DenseSurface,
-    LookUpResidual,
-    MapResidual,
-    embedding_term,
-    look_up_term,
-    outline_term,
-    sample_map,
-)
-from tracker.fitting.kinematics import HeadPoints
-from tracker.fitting.photometric import PictureBatch, SkinSurface, look_at_skin, photometric_term
-from tracker.fitting.residuals import PriorResidual
-from tracker.fitting.rigid import align_affine
-from tracker.fitting.robust import GemanMcClure
-from tracker.fitting.solver import SolverConfig, Term, Values, Variable, solve
-from tracker.fitting.visibility import coverage, visible_places
+from tracker.camera import FocalPrior, project
 from tracker.head_model import HeadModel
-from tracker.photometric.light import estimate_appearance
+from tracker.head_points import HeadPoints
+from tracker.observe.frame_batch import DenseBatch, FrameBatch, PictureBatch
+from tracker.observe.observe_settings import ObserveSettings
+from tracker.observe.sites import skin_triangles, spread_points, spread_sites
 from tracker.rendering import get_renderer
+from tracker.residuals import compare, look_up, outline, photometric
+from tracker.residuals.appearance import Appearance, estimate_appearance
+from tracker.residuals.drawn_head import visible_places
+from tracker.residuals.fit_head import DensePoints, FitHead, SkinPoints
+from tracker.residuals.map_residual import MapResidual, sample_map
+from tracker.residuals.priors import PriorResidual
+from tracker.residuals.reprojection import ReprojectionResidual
+from tracker.residuals.state import FitState
 from tracker.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from tracker.solver import SolverConfig, Term, Values, Variable, solve
+from tracker.solver.robust import GemanMcClure
+from tracker.stages.rigid import align_affine
 
 CENTRE, FOCAL = (256.0, 256.0), 720.0
 FREE = ("rotation", "translation", "neck_pose", "expr", "shape", "log_focal")
@@ -99,7 +92,7 @@ def places() -> HeadModel:
 def test_look_up_derivatives(places):
     draw = torch.Generator().manual_seed(5)
     n = len(places.template)
-    residual = LookUpResidual(
+    residual = ReprojectionResidual(
         places,
         offsets=0.01 * torch.randn(2, n, 3, dtype=torch.float64, generator=draw),
         targets=200 + 100 * torch.rand(2, n, 2, dtype=torch.float64, generator=draw),
@@ -131,7 +124,7 @@ def test_left_out_places_say_nothing(places):
     precision = torch.ones(2, n, dtype=torch.float64)
     precision[:, 7] = 0
     zeros = torch.zeros(2, n, 3, dtype=torch.float64)
-    out = LookUpResidual(places, zeros, zeros[..., :2], precision, CENTRE)(random_values(places), frozenset({"rotation"}))
+    out = ReprojectionResidual(places, zeros[..., :2], precision, CENTRE, zeros)(random_values(places), frozenset({"rotation"}))
     assert (out.residual[:, 7] == 0).all() and (out.jacobians["rotation"][:, 7] == 0).all()
     assert (out.residual[:, 6] != 0).all()
 
@@ -152,11 +145,22 @@ class Scene:
     """The default head at known parameters, and what a perfect network says about it."""
 
     head: HeadModel
-    surface: DenseSurface
+    surface: DensePoints
     seen: DenseBatch
-    skin: SkinSurface
+    skin: SkinPoints
     pictures: PictureBatch
     truth: Values
+
+    def state(self, values: Values, appearance: Appearance | None = None, **seen: Tensor) -> FitState:
+        """At ``values``; ``seen`` replaces what the network said."""
+        frames = len(values["rotation"])
+        points, depth = torch.zeros(frames, 478, 2), torch.zeros(frames, 478)
+        dense = dataclasses.replace(self.seen, **seen)
+        batch = FrameBatch(points, depth, torch.arange(frames, dtype=torch.float64), dense=dense, pictures=self.pictures)
+        none = torch.empty(0, dtype=torch.long)
+        head = FitHead(self.head, self.surface.points, none, torch.empty(0, 3), self.surface, self.skin)
+        per_metre = FOCAL / (1 - values["translation"][:, 2])
+        return FitState(head, batch, values, frozenset(), per_metre, FocalPrior(FOCAL, 0.0, CENTRE), None, appearance)
 
     def visible(self, points: HeadModel, to_map: Tensor, size: int, values: Values) -> Tensor:
         return visible_places(self.head, points, to_map, (size, size), values, CENTRE, get_renderer("cpu", "cpu"))
@@ -181,11 +185,10 @@ def scene(tmp_path_factory) -> Scene:
     light = torch.zeros(9, 3)
     light[0], light[1], light[2] = 0.8, 0.25, 0.15
     crops, images = zip(*(lit_picture(asset, head, truth, f, CENTRE, albedo, light) for f in range(frames)), strict=True)
-    like = {"dtype": torch.float32, "device": "cpu"}
-    with EmbeddingStore(tmp_path_factory.mktemp("store")) as store:
-        for f in range(frames):
-            store.put(f, perfect_record(asset, head, truth, f, CENTRE))
-        dense = read_dense(store, np.arange(frames), np.zeros((frames, 478, 2)), {}, sites, 0.003, like)
+    records = {f: perfect_record(asset, head, truth, f, CENTRE) for f in range(frames)}
+    settings = ObserveSettings(error_floor=0.003)
+    with observed(tmp_path_factory.mktemp("store"), [None] * frames, records, settings) as observations:
+        dense = reader(observations, sites)(torch.arange(frames)).dense
     assert dense is not None
     size = images[0].shape[0]
     to_map = [np.linalg.inv(np.vstack([c.matrix(size), [0, 0, 1]]))[:2] for c in crops]
@@ -195,8 +198,8 @@ def scene(tmp_path_factory) -> Scene:
         torch.as_tensor(np.stack(to_map), dtype=torch.float32),
         torch.ones(frames, dtype=torch.bool),
     )
-    skin = SkinSurface.build(asset, head, spread_points(asset, skin_triangles(asset), 1200))
-    return Scene(head, DenseSurface.build(asset, head, sites), dense, skin, pictures, truth)
+    skin = SkinPoints.build(asset, head, spread_points(asset, skin_triangles(asset), 1200))
+    return Scene(head, DensePoints.build(head, sites), dense, skin, pictures, truth)
 
 
 def stripes(template: np.ndarray) -> np.ndarray:
@@ -235,14 +238,10 @@ def turned(values: Values, degrees: float, shift: float, seed: int = 0) -> Value
 RIGID = [Variable("rotation"), Variable("translation")]
 
 
-def pixels_per_metre(values: Values) -> torch.Tensor:
-    return FOCAL / (1 - values["translation"][:, 2])
-
-
 def test_look_up_recovers_a_pose_that_is_far_off(scene):
     start = turned(scene.truth, 25, 0.04)
     assert rotation_error_deg(start, scene.truth).min() > 20
-    term = look_up_term(scene.surface, scene.seen, pixels_per_metre(start), DenseSettings(), CENTRE)
+    [term] = look_up.terms(scene.state(start), look_up.LookUpSettings())
     found = solve([term], RIGID, start, SolverConfig(max_iterations=20)).values
     assert rotation_error_deg(found, scene.truth).max() < 0.7
     assert (found["translation"] - scene.truth["translation"]).norm(dim=1).max() < 0.01
@@ -252,7 +251,7 @@ def test_look_up_finds_the_shape(scene):
     """Ears, scalp and neck of another person than the mean."""
     start = scene.truth | {"shape": torch.zeros_like(scene.truth["shape"])}
     terms = [
-        look_up_term(scene.surface, scene.seen, pixels_per_metre(start), DenseSettings(), CENTRE),
+        *look_up.terms(scene.state(start), look_up.LookUpSettings()),
         Term("prior", PriorResidual("shape", 1.0)),
     ]
     found = solve(terms, [*RIGID, Variable("shape", shared=True)], start, SolverConfig(max_iterations=20)).values
@@ -263,7 +262,7 @@ def test_look_up_finds_the_shape(scene):
 
 def test_look_up_tells_the_neck_from_the_head(scene):
     start = scene.truth | {"neck_pose": torch.zeros(3, 3)}
-    term = look_up_term(scene.surface, scene.seen, pixels_per_metre(start), DenseSettings(), CENTRE)
+    [term] = look_up.terms(scene.state(start), look_up.LookUpSettings())
     found = solve([term], [*RIGID, Variable("neck_pose")], start, SolverConfig(max_iterations=20)).values
     assert (found["neck_pose"] - scene.truth["neck_pose"]).abs().max() < 0.05
 
@@ -272,8 +271,7 @@ def test_render_and_compare_refines_a_pose(scene):
     start = turned(scene.truth, 4, 0.005)
     values = start
     for _ in range(3):  # visible places are those of the pose at hand
-        visible = scene.visible(scene.surface.points, scene.seen.to_map, 64, values)
-        term = embedding_term(scene.surface, scene.seen, values, DenseSettings(error_floor=0.003), CENTRE, visible)
+        [term] = compare.terms(scene.state(values), compare.CompareSettings())
         values = solve([term], RIGID, values, SolverConfig(max_iterations=8)).values
     assert rotation_error_deg(values, scene.truth).max() < 0.7
     assert pixel_error(scene, values).max() < 0.8
@@ -284,9 +282,7 @@ def test_outline_puts_place_and_size_right(scene):
     start = scene.truth | {"translation": scene.truth["translation"] + torch.tensor([0.006, -0.006, -0.03])}
     values = start
     for _ in range(4):  # which places lie on the outline changes as the head moves
-        shares = coverage(scene.head, scene.seen.to_map, (64, 64), values, CENTRE, get_renderer("cpu", "cpu"), FINER)
-        drawn = torch.as_tensor(np.stack([signed_distance(s) for s in shares.numpy()]))
-        term = outline_term(scene.surface, scene.seen, values, DenseSettings(outline_inflation=1.0), CENTRE, drawn)
+        [term] = outline.terms(scene.state(values), outline.OutlineSettings())
         values = solve([term], [Variable("translation")], values, SolverConfig(max_iterations=8)).values
     before, after = pixel_error(scene, start), pixel_error(scene, values)
     assert (after < 0.3 * before).all() and after.max() < 1.5
@@ -294,13 +290,12 @@ def test_outline_puts_place_and_size_right(scene):
 
 
 def test_photometric_refines_a_pose(scene):
-    look = look_at_skin(scene.skin, scene.pictures, scene.truth, CENTRE, scene.visible(scene.skin.points, scene.pictures.to_map, 224, scene.truth))
+    look = photometric.look_at_skin(scene.state(scene.truth))
     appearance = estimate_appearance(look.colours, look.normals, look.weight)
     start = turned(scene.truth, 1.5, 0.002, seed=4)
     values = start
     for _ in range(3):
-        visible = scene.visible(scene.skin.points, scene.pictures.to_map, 224, values)
-        term = photometric_term(scene.skin, scene.pictures, appearance, values, PhotometricSettings(), CENTRE, visible)
+        [term] = photometric.terms(scene.state(values, appearance), photometric.PhotometricSettings())
         values = solve([term], RIGID, values, SolverConfig(max_iterations=8)).values
     before, after = pixel_error(scene, start), pixel_error(scene, values)
     assert (after < 0.35 * before).all(), (before, after)
@@ -320,7 +315,7 @@ def test_hands_and_glasses_hardly_move_the_fit(scene):
     start = turned(scene.truth, 10, 0.02)
     spoilt = scene.seen.pixels.clone()
     spoilt[:, ::4] += 60
-    term = look_up_term(scene.surface, dataclasses.replace(scene.seen, pixels=spoilt), pixels_per_metre(start), DenseSettings(), CENTRE)
+    [term] = look_up.terms(scene.state(start, pixels=spoilt), look_up.LookUpSettings())
     robust = solve([term], RIGID, start, SolverConfig(max_iterations=30)).values
     plain = solve([Term("squares", term.residual)], RIGID, start, SolverConfig(max_iterations=30)).values
     assert isinstance(term.kernel, GemanMcClure)
@@ -346,9 +341,3 @@ def test_affine_alignment_needs_no_start(scene):
     exact = align_affine(points, torch.zeros(3), pixels, weight, FOCAL, CENTRE)
     assert (axis_angle_to_matrix(exact.rotation) - turn).abs().max() < 1e-3
     assert exact.pixels_per_metre.item() == pytest.approx(900, rel=1e-3)
-
-
-def test_settings_of_the_presets_switch_the_terms():
-    fast, balanced, best = (load_config(p) for p in ("fast", "balanced", "best"))
-    assert not fast.dense.enabled and balanced.dense.enabled and best.dense.enabled
-    assert not balanced.photometric.enabled and best.photometric.enabled

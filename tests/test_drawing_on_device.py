@@ -18,12 +18,12 @@ from tests.devices import needs_cuda
 from tests.heads import tiny_head
 from tests.tracks import talking_track
 from tracker.camera import Camera
-from tracker.dense.embedding_store import EmbeddingRecord
 from tracker.errors import UserError
-from tracker.export.vertices import track_vertices, vertices_on_device
+from tracker.observe.embedding_store import EmbeddingRecord
 from tracker.overlay import DevicePainter, MeshPainter, painter_for
-from tracker.photometric.light import Appearance
-from tracker.photometric.texture import DeviceTextureBuilder, TextureBuilder, texture_builder
+from tracker.residuals.appearance import Appearance
+from tracker.stages.texture import DeviceTextureBuilder, TextureBuilder, texture_builder
+from tracker.track_vertices import track_vertices, vertices_on_device
 
 SIZE = (320, 180)
 FRAMES = 4

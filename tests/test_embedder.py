@@ -14,24 +14,27 @@ from densemarks_model.crops import HeadCrop
 from densemarks_model.prediction import Prediction
 from flame_assets.asset import HeadAsset
 from flame_assets.load import load_head
+from tests.observed import observed, reader
 from tests.views import drawn
-from tracker.camera import project
-from tracker.config import DenseSettings, LandmarkSettings
-from tracker.dense import embedder as embedder_module
-from tracker.dense.embedder import HeadEmbedder
-from tracker.dense.embedding_store import MAX_SIDE, EmbeddingRecord, EmbeddingStore
-from tracker.dense.outline import FINER, FINEST, finer, signed_distance
-from tracker.dense.reading import read_dense
-from tracker.dense.sites import DenseSites, spread_sites
-from tracker.fitting import objective
-from tracker.fitting.kinematics import HeadPoints
-from tracker.fitting.observations import FrameBatch
+from tracker.camera import FocalPrior, project
 from tracker.head_model import HeadModel
+from tracker.head_points import HeadPoints
 from tracker.landmarks.detection import Detection
+from tracker.observe import embedder as embedder_module
+from tracker.observe.embedder import HeadEmbedder
+from tracker.observe.embedding_store import MAX_SIDE, EmbeddingRecord, EmbeddingStore
+from tracker.observe.first_pass import _Looker
+from tracker.observe.signed_distance import FINER, FINEST, finer, signed_distance
+from tracker.observe.sites import DenseSites, spread_sites
+from tracker.rendering.registry import get_renderer
+from tracker.residuals import state as state_module
+from tracker.residuals.fit_head import FitHead
+from tracker.residuals.state import FitState
+from tracker.settings import load_settings
+from tracker.stages.recipe import terms_of
 
 SIDE, FOCAL = 240, 420.0
 CENTRE = (SIDE / 2, SIDE / 2)
-LIKE = {"dtype": torch.float32, "device": "cpu"}
 WINDOW_BYTES = 300e6
 
 
@@ -149,6 +152,29 @@ def test_batches_give_what_frames_one_by_one_give(clip, make):
     assert_same(follow_many, follow_single)  # both look at the same place next
 
 
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_pass_in_groups_finds_what_frame_by_frame_finds(clip, make, stride):
+    """With a frame that no detector found, which the network looks at whatever the stride, and a detection on the wall."""
+    images, detections, _ = clip
+    detections = list(detections)
+    detections[5] = None
+    detections[6] = dataclasses.replace(detections[6], points=detections[6].points * 0.3)
+    found = []
+    for batch in (1, 2, 16):
+        embedder, reader = make(batch=batch)
+        looker = _Looker(embedder, stride)
+        looked = []
+        for start in range(0, len(images), looker.group):
+            looked += looker(images[start : start + looker.group], detections[start : start + looker.group])
+        found.append(looked)
+        assert (max(len(crops) for crops in reader.calls) > 1) == (batch > 1)
+    for other in found[1:]:
+        for (record, kept), (wanted, kept_wanted) in zip(other, found[0], strict=True):
+            assert_same(record, wanted)
+            assert kept is kept_wanted
+    assert [r is not None for r, _ in found[0]][5] and sum(r is not None for r, _ in found[0]) >= 12 / stride
+
+
 def test_looking_ahead_notes_nothing(clip, make):
     images, detections, _ = clip
     embedder, reader = make(batch=4)
@@ -195,25 +221,23 @@ def test_a_window_of_large_maps_fits_in_memory(clip, make, asset, sites, tmp_pat
     """Counted by shapes: on disk, what a window of the longest preset holds, and what drawing its outlines takes."""
     images, detections, values = clip
     embedder, _ = make(side=512, surface=surface)
-    face = objective.FaceLandmarks.build(asset, LandmarkSettings(), sites=sites)
+    head = FitHead.build(asset, sites=sites)
     frames = len(images)
-    with EmbeddingStore(tmp_path) as store:
-        for frame, (record, _) in enumerate(embedder.embed_many(images, detections)):
-            store.put(frame, record)
-        assert (store.read(0).surface is None) == (not surface)
-        per_record = (tmp_path / "embeddings.bin").stat().st_size / frames
-        batch = read_dense(store, np.arange(frames), np.stack([d.points for d in detections]), {}, sites, 0.01, LIKE)
-    assert per_record <= MAX_SIDE**2 * (10 if surface else 9) + 64
+    records = {frame: record for frame, (record, _) in enumerate(embedder.embed_many(images, detections))}
+    with observed(tmp_path, detections, records) as observations:
+        assert (observations.embeddings.read(0).surface is None) == (not surface)
+        per_record = (tmp_path / "embeddings.journal").stat().st_size / frames
+        seen = reader(observations, sites)(torch.arange(frames))
+    batch = seen.dense
+    assert per_record <= MAX_SIDE**2 * (10 if surface else 9) + 512
     held = sum(t.numel() * t.element_size() for t in (getattr(batch, f.name) for f in dataclasses.fields(batch)))
     assert held / frames * 96 < WINDOW_BYTES
 
-    sizes, draw = [], objective.get_renderer("auto", "cpu")
-    monkeypatch.setattr(objective, "get_renderer", lambda *_: Noting(draw, sizes))
-    per_metre = torch.full((frames,), FOCAL)
-    seen = FrameBatch(
-        torch.zeros(frames, 478, 2), torch.zeros(frames, 478), torch.arange(frames, dtype=torch.float64), None, torch.ones(frames, dtype=torch.bool), batch
-    )
-    terms = objective.dense_terms(face, seen, per_metre, DenseSettings(outline_inflation=1.0), CENTRE, values)
+    sizes, draw = [], get_renderer("auto", "cpu")
+    monkeypatch.setattr(state_module, "get_renderer", lambda *_: Noting(draw, sizes))
+    camera = FocalPrior(FOCAL, 0.0, CENTRE)
+    state = FitState(head, seen, values, frozenset(), torch.full((frames,), FOCAL), camera)
+    terms = [t for said in terms_of(("look_up", "outline"), state, load_settings("best")).values() for t in said]
     assert [t.name for t in terms] == (["dense look-up", "outline"] if surface else ["dense look-up"])
     assert sizes == ([(FINEST, FINEST)] if surface else [])
     assert bool(batch.outline.any()) == surface

@@ -18,8 +18,8 @@ from tracker.errors import UserError
 from tracker.export.gltf import write_glb
 from tracker.export.rig import corrective_basis, joint_quaternions, unit_weights
 from tracker.export.surface import split_at_seams, surface_parts, unit_normals
-from tracker.export.vertices import track_vertices
 from tracker.head_track import HeadTrack
+from tracker.track_vertices import track_vertices
 
 TOLERANCE_M = 1e-5  # 0.01 mm, ten times finer than what is asked for
 

@@ -12,7 +12,7 @@ from flame_assets.atomic_files import atomic_folder
 from tests.heads import tiny_head
 from tests.tracks import talking_track
 from tracker.export import export
-from tracker.export.vertices import track_vertices
+from tracker.track_vertices import track_vertices
 
 
 @pytest.mark.parametrize(("file_format", "tolerance"), [("obj", 6e-7), ("ply", 1e-7)])

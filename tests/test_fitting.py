@@ -13,14 +13,16 @@ from torch import Tensor
 from flame_assets.asset import AssetError
 from flame_assets.load import load_head
 from tracker.camera import FocalPrior, project
-from tracker.config import load_config
-from tracker.fitting.keyframes import SharedFit, fit_shared, spread_frames
-from tracker.fitting.kinematics import HeadPoints
-from tracker.fitting.objective import FaceLandmarks
-from tracker.fitting.observations import FrameBatch
-from tracker.fitting.rigid import align_scaled_orthographic
-from tracker.fitting.sequence import fit_frames, time_steps
+from tracker.head_points import HeadPoints
+from tracker.observe.frame_batch import FrameBatch
+from tracker.residuals.fit_head import FitHead
+from tracker.residuals.landmarks import visibility
+from tracker.residuals.state import FitState
 from tracker.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from tracker.settings import load_settings
+from tracker.stages.keyframes import SharedFit, fit_shared, spread_frames
+from tracker.stages.rigid import align_scaled_orthographic, first_poses
+from tracker.stages.windows import fit_frames, time_steps
 
 CENTRE = (320.0, 180.0)
 FOCAL = 700.0
@@ -29,12 +31,12 @@ FRAMES = 40
 
 @pytest.fixture(scope="module")
 def config():
-    return load_config("fast")  # the preset of landmarks alone; the others free the neck for the dense term to see
+    return load_settings("fast")  # the preset of landmarks alone; the others free the neck for the dense term to see
 
 
 @pytest.fixture(scope="module")
-def face(config) -> FaceLandmarks:
-    return FaceLandmarks.build(load_head(None), config.landmarks)
+def face() -> FitHead:
+    return FitHead.build(load_head(None))
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +44,8 @@ def truth(face) -> dict[str, Tensor]:
     """A head that turns, speaks, blinks and looks about."""
     t = torch.linspace(0, 1, FRAMES)
     generator = torch.Generator().manual_seed(0)
-    expression = torch.zeros(FRAMES, face.head.n_expression)
-    names = face.head.expression_names
+    expression = torch.zeros(FRAMES, face.model.n_expression)
+    names = face.model.expression_names
     expression[:, names.index("jawOpen")] = 0.4 * (1 - torch.cos(12 * t)) / 2
     expression[:, names.index("eyeBlinkLeft")] = torch.exp(-(((t - 0.5) / 0.04) ** 2))
     expression[:, names.index("eyeBlinkRight")] = expression[:, names.index("eyeBlinkLeft")]
@@ -55,7 +57,7 @@ def truth(face) -> dict[str, Tensor]:
         "translation": torch.stack([0.03 * torch.sin(3 * t), 0.01 * t, 0.4 + 0.03 * t], 1),
         "expr": expression,
         "eyes_pose": gaze,
-        "shape": 0.8 * torch.randn(face.head.n_identity, generator=generator),
+        "shape": 0.8 * torch.randn(face.model.n_identity, generator=generator),
         "log_focal": torch.tensor([math.log(FOCAL)]),
     }
 
@@ -65,8 +67,8 @@ def batch(face, truth) -> FrameBatch:
     return observe(face, truth)
 
 
-def observe(face: FaceLandmarks, truth: dict[str, Tensor], noise_px: float = 0.0) -> FrameBatch:
-    positions = HeadPoints.evaluate(face.points, truth).positions
+def observe(face: FitHead, truth: dict[str, Tensor], noise_px: float = 0.0) -> FrameBatch:
+    positions = HeadPoints.evaluate(face.landmarks, truth).positions
     pixels, _ = project(positions, FOCAL, CENTRE)
     generator = torch.Generator().manual_seed(1)
     pixels = pixels + noise_px * torch.randn(pixels.shape, generator=generator)
@@ -85,7 +87,7 @@ def share(face, batch, camera, config) -> SharedFit:
 
 
 def reader(batch):
-    return lambda frames, dense=True, places_only=False: batch.select(frames)
+    return lambda frames, reads: batch.select(frames)
 
 
 def track(face, batch, config, camera) -> tuple[SharedFit, SimpleNamespace]:
@@ -107,16 +109,16 @@ def test_known_head_is_recovered(face, batch, truth, config):
     steady = matrix_to_axis_angle(axis_angle_to_matrix(found.rotation) @ (u @ vt))
     assert angle_deg(steady, truth["rotation"]).median() < 0.7
     assert angle_deg(found.rotation, truth["rotation"]).median() < 2.0
-    names = face.head.expression_names
+    names = face.model.expression_names
     for name in ("jawOpen", "eyeBlinkLeft", "mouthSmileLeft"):
         column = names.index(name)
         wanted, got = truth["expr"][:, column], found.expr[:, column]
         assert torch.corrcoef(torch.stack([wanted, got]))[0, 1] > 0.95, name
     assert torch.corrcoef(torch.stack([truth["eyes_pose"][:, 1], found.eyes_pose[:, 1]]))[0, 1] > 0.95
     assert ((found.expr >= 0) & (found.expr <= 1)).all()
-    vertices = face.head.with_shape(truth["shape"]).vertices
-    mean_distance = (face.head.with_shape(torch.zeros(1)).vertices - vertices).norm(dim=1).mean()
-    fitted = face.head.with_shape(shared.identity).vertices
+    vertices = face.model.with_shape(truth["shape"]).vertices
+    mean_distance = (face.model.with_shape(torch.zeros(1)).vertices - vertices).norm(dim=1).mean()
+    fitted = face.model.with_shape(shared.identity).vertices
     # up to size: one camera cannot tell a large head far away from a small one nearby
     fitted = (fitted - fitted.mean(0)) * ((vertices - vertices.mean(0)).norm() / (fitted - fitted.mean(0)).norm())
     assert (fitted - (vertices - vertices.mean(0))).norm(dim=1).mean() < 0.6 * mean_distance
@@ -139,11 +141,8 @@ def test_given_focal_length_stays(face, batch, config):
 def test_smoothing_lowers_jitter_without_lag(face, truth, config):
     noisy = observe(face, truth, noise_px=1.0)
     camera = FocalPrior(FOCAL, 0.0, CENTRE)
-    loose = dataclasses.replace(
-        config,
-        smoothness=dataclasses.replace(
-            config.smoothness, rotation_rad=math.inf, translation_m=math.inf, expression=math.inf, eyes_rad=math.inf
-        ),
+    loose = config.changed(
+        {"smoothness": dict.fromkeys(("rotation_rad", "translation_m", "expression", "eyes_rad"), math.inf)}
     )
 
     def jitter(rotation: Tensor) -> float:
@@ -169,7 +168,7 @@ def test_gross_outliers_hardly_move_the_fit(face, batch, config):
 
 def test_closed_form_pose_is_exact_for_orthographic_views(face):
     rotation = torch.tensor([[0.1, -0.5, 0.2], [0.0, 0.9, 0.0]])
-    points, root = face.points.template, face.points.joint_template[0]
+    points, root = face.landmarks.template, face.landmarks.joint_template[0]
     turned = torch.einsum("fab,nb->fna", axis_angle_to_matrix(rotation), points)
     pixels = turned[..., :2] * torch.tensor([900.0, -900.0]) + torch.tensor(CENTRE)
     pose = align_scaled_orthographic(points, root, pixels, -900 * turned[..., 2], FOCAL, CENTRE)
@@ -177,12 +176,14 @@ def test_closed_form_pose_is_exact_for_orthographic_views(face):
     assert torch.allclose(pose.pixels_per_metre, torch.tensor(900.0), rtol=1e-4)
 
 
-def test_landmarks_that_face_away_are_ignored(face, config):
+def test_landmarks_that_face_away_are_ignored(face, batch, config):
     still, yaw = torch.zeros(1, 3), torch.tensor([[0.0, 1.2, 0.0]])
     left_cheek, right_cheek = ((face.numbers == n).nonzero()[0, 0] for n in (454, 234))
     # a head turned to its left shows its right cheek, whichever joint turns it
     for turns in ({"rotation": yaw}, {"rotation": still, "neck_pose": yaw}, {"rotation": yaw / 2, "neck_pose": yaw / 2}):
-        trust = face.visibility({"translation": still, **turns}, config.landmarks)[0]
+        values = {"translation": still, **turns}
+        state = FitState(face, batch, values, frozenset(), torch.ones(1), FocalPrior(FOCAL, 0.0, CENTRE))
+        trust = visibility(state, config.cue("landmarks"))[0]
         assert trust[right_cheek] > 0.9
         assert trust[left_cheek] == 0
 
@@ -200,7 +201,7 @@ def test_gaps_and_cuts_are_not_smoothed_over(face, batch, config):
     jumped = batch.points.clone()
     jumped[20:] += 400.0
     changed = dataclasses.replace(batch, timestamps=stamps, points=jumped)
-    steps = time_steps(changed, face.rigid_poses(changed, FOCAL, CENTRE), face, FOCAL, config)
+    steps = time_steps(face, changed, first_poses(face, changed, FOCAL, CENTRE), FOCAL, config.windows.gap_seconds)
     assert torch.isinf(steps).nonzero()[:, 0].tolist() == [0, 10, 20]
     assert steps[5].item() == pytest.approx(0.04)
 
@@ -220,4 +221,4 @@ def test_one_frame_is_enough(face, batch, config):
 def test_a_head_without_landmarks_is_refused(config):
     bare = dataclasses.replace(load_head(None), landmarks={})
     with pytest.raises(AssetError, match="landmark"):
-        FaceLandmarks.build(bare, config.landmarks)
+        FitHead.build(bare)

@@ -14,9 +14,9 @@ from flame_assets.asset import HeadAsset, LandmarkEmbedding
 from flame_assets.flame_files import find_flame_files, read_flame
 from flame_assets.load import load_head
 from tests.heads import tiny_head
-from tracker.fitting.kinematics import HeadPoints
-from tracker.fitting.residuals import LandmarkResidual
 from tracker.head_model import HeadModel
+from tracker.head_points import HeadPoints
+from tracker.residuals.reprojection import ReprojectionResidual
 from tracker.rotations import axis_angle_to_matrix, left_jacobian, matrix_to_axis_angle
 
 POSES = {"rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "translation": 3}
@@ -164,7 +164,7 @@ def test_analytic_derivatives_equal_automatic_ones():
         "shape": pose["identity"][0],
         "log_focal": torch.tensor([6.5], dtype=torch.float64),
     }
-    residual = LandmarkResidual(
+    residual = ReprojectionResidual(
         points,
         torch.as_tensor(rng.normal(size=(frames, count, 2)) * 50),
         torch.as_tensor(rng.random((frames, count))),

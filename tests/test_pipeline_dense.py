@@ -21,6 +21,9 @@ from tracker import pipeline
 from tracker.cli import main
 from tracker.export.flame_params import load_track
 from tracker.head_track import HeadTrack
+from tracker.observe import first_pass
+from tracker.observe.embedder import HeadEmbedder
+from tracker.stages import calibration
 from tracker.video.packaged_clips import EXCERPT
 
 FRAMES = 24
@@ -82,7 +85,7 @@ def test_presets_agree_on_a_talking_head(balanced, best):
 def test_frames_the_detector_loses_are_tracked_by_the_network(balanced, tmp_path, monkeypatch):
     """The detector is made to find nothing for a third of a second in the middle; the head is still there."""
 
-    class Forgetful(pipeline.FaceLandmarker):
+    class Forgetful(first_pass.FaceLandmarker):
         calls = 0
 
         def detect(self, image, timestamp):
@@ -90,7 +93,7 @@ def test_frames_the_detector_loses_are_tracked_by_the_network(balanced, tmp_path
             Forgetful.calls += 1
             return None if Forgetful.calls - 1 in LOST else found
 
-    monkeypatch.setattr(pipeline, "FaceLandmarker", Forgetful)
+    monkeypatch.setattr(first_pass, "FaceLandmarker", Forgetful)
     folder = run(tmp_path, "--no-overlay")
     track, whole = load_track(folder / "flame_params.npz"), load_track(balanced / "flame_params.npz")
     lost = np.isin(np.arange(FRAMES), list(LOST))
@@ -99,12 +102,12 @@ def test_frames_the_detector_loses_are_tracked_by_the_network(balanced, tmp_path
     assert track.confidence[~lost].min() > track.confidence[lost].max()
     apart = np.degrees((skull(whole).inv() * skull(track)).magnitude())
     assert apart[lost].max() < 8.0
-    assert any("dense term alone" in note for note in json.loads((folder / "summary.json").read_text())["notes"])
+    assert any("dense cues alone" in note for note in json.loads((folder / "summary.json").read_text())["notes"])
 
 
 def test_landmarks_that_the_network_contradicts_are_not_followed(balanced, tmp_path, monkeypatch):
     """The detector is made to see a half-size face beside the nose for a third of a second."""
-    detect, calls = pipeline.FaceLandmarker.detect, {"n": 0}
+    detect, calls = first_pass.FaceLandmarker.detect, {"n": 0}
 
     def beside(self, image, timestamp):
         found = detect(self, image, timestamp)
@@ -114,7 +117,7 @@ def test_landmarks_that_the_network_contradicts_are_not_followed(balanced, tmp_p
         centre, width = found.points.mean(0), np.ptp(found.points[:, 0])
         return dataclasses.replace(found, points=(centre + 0.5 * (found.points - centre) + [0.4 * width, 0]).astype(np.float32))
 
-    monkeypatch.setattr(pipeline.FaceLandmarker, "detect", beside)
+    monkeypatch.setattr(first_pass.FaceLandmarker, "detect", beside)
     folder = run(tmp_path, "--no-overlay", "--config", str(every_frame(tmp_path)))
     track, whole = load_track(folder / "flame_params.npz"), load_track(balanced / "flame_params.npz")
     wrong = np.isin(np.arange(FRAMES), list(LOST))
@@ -131,19 +134,19 @@ def test_landmarks_that_the_network_contradicts_are_not_followed(balanced, tmp_p
 def every_frame(folder: Path) -> Path:
     """Settings with which the network looks at every frame, and so checks every detection."""
     path = folder / "every_frame.yaml"
-    path.write_text("dense: {stride: 1}\n", encoding="utf-8")
+    path.write_text("observe: {stride: 1}\n", encoding="utf-8")
     return path
 
 
 def test_a_clip_whose_every_detection_is_wrong_is_tracked_by_the_network(balanced, tmp_path, monkeypatch):
-    detect = pipeline.FaceLandmarker.detect
+    detect = first_pass.FaceLandmarker.detect
 
     def small(self, image, timestamp):
         found = detect(self, image, timestamp)
         centre = found.points.mean(0)
         return dataclasses.replace(found, points=(centre + 0.5 * (found.points - centre)).astype(np.float32))
 
-    monkeypatch.setattr(pipeline.FaceLandmarker, "detect", small)
+    monkeypatch.setattr(first_pass.FaceLandmarker, "detect", small)
     track = load_track(run(tmp_path, "--no-overlay") / "flame_params.npz")
     whole = load_track(balanced / "flame_params.npz")
     assert track.valid.mean() > 0.9 and track.confidence.max() <= 0.5
@@ -153,18 +156,18 @@ def test_a_clip_whose_every_detection_is_wrong_is_tracked_by_the_network(balance
 
 def test_an_empty_room_is_not_tracked(tmp_path, monkeypatch):
     """Nothing but wall after the head has left: the network must not see one there."""
-    detect, read = pipeline.FaceLandmarker.detect, {"n": 0}
-    embed = pipeline.HeadEmbedder.embed
+    detect, read = first_pass.FaceLandmarker.detect, {"n": 0}
+    embed = HeadEmbedder.embed
 
     def blank_from_ten(self, image, timestamp):
         read["n"] += 1
         return detect(self, image, timestamp) if read["n"] <= 10 else None
 
-    def on_a_wall(self, image, detection):
+    def on_a_wall(self, image, detection, ahead=None):
         return embed(self, image if read["n"] <= 10 else np.full_like(image, 150), detection)
 
-    monkeypatch.setattr(pipeline.FaceLandmarker, "detect", blank_from_ten)
-    monkeypatch.setattr(pipeline.HeadEmbedder, "embed", on_a_wall)
+    monkeypatch.setattr(first_pass.FaceLandmarker, "detect", blank_from_ten)
+    monkeypatch.setattr(HeadEmbedder, "embed", on_a_wall)
     track = load_track(run(tmp_path, "--no-overlay") / "flame_params.npz")
     assert track.valid[:10].all() and not track.valid[10:].any()
     assert (track.confidence[10:] == 0).all()
@@ -175,12 +178,12 @@ def test_a_head_from_elsewhere_is_calibrated_in_each_run(tmp_path, monkeypatch):
     original = load_head(None)
     strange = dataclasses.replace(original, name="elsewhere", canonical=0.6 * original.canonical[:, [1, 0, 2]] + 0.2)
     save_npz(strange, tmp_path / "elsewhere.npz")
-    measured, measure = [], pipeline.measure
-    monkeypatch.setattr(pipeline, "measure", lambda *a: measured.append(measure(*a)) or measured[-1])
+    measured, measure = [], calibration.measure
+    monkeypatch.setattr(calibration, "measure", lambda *a: measured.append(measure(*a)) or measured[-1])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    doubts, doubted = [], pipeline.HeadEmbedder._contradicts
+    doubts, doubted = [], HeadEmbedder._contradicts
     monkeypatch.setattr(
-        pipeline.HeadEmbedder, "_contradicts", lambda self, *a: doubts.append(self._doubt) or doubted(self, *a)
+        HeadEmbedder, "_contradicts", lambda self, *a: doubts.append(self._doubt) or doubted(self, *a)
     )
     arguments = ("--no-overlay", "--head", str(tmp_path / "elsewhere.npz"), "--max-frames", "12")
     first, again = (load_track(run(tmp_path / n, *arguments) / "flame_params.npz") for n in ("first", "again"))

@@ -11,17 +11,22 @@ import torch
 
 from densemarks_model.crops import HeadCrop
 from tests.heads import tiny_head
+from tests.observed import observed, reader
 from tracker.camera import FocalPrior
-from tracker.config import load_config
-from tracker.dense.embedding_store import EmbeddingRecord, EmbeddingStore
-from tracker.dense.sites import spread_sites
-from tracker.fitting.keyframes import fit_shared
-from tracker.fitting.objective import FaceLandmarks, frame_variables, prior_terms
-from tracker.fitting.observations import FrameBatch
-from tracker.fitting.sequence import FrameFits
 from tracker.landmarks.detection import Detection
-from tracker.landmarks.store import LandmarkStore
-from tracker.pipeline import assemble, read_batch
+from tracker.observe.embedding_store import EmbeddingRecord
+from tracker.observe.frame_batch import FrameBatch
+from tracker.observe.landmark_store import LandmarkStore
+from tracker.observe.observe_settings import ObserveSettings
+from tracker.observe.sites import spread_sites
+from tracker.residuals import priors
+from tracker.residuals.fit_head import FitHead
+from tracker.residuals.state import FitState
+from tracker.settings import load_settings
+from tracker.stages.fit import assemble
+from tracker.stages.keyframes import choose_keyframes
+from tracker.stages.recipe import variables
+from tracker.stages.windows import FrameFits
 
 MAP = 24
 
@@ -55,20 +60,16 @@ def record(asset, number: int, trust: float = 0.9) -> EmbeddingRecord:
 
 def test_reading_some_frames_does_not_touch_all_of_them(asset, sites, tmp_path, monkeypatch):
     """Or the time of a run grows with the square of the video's length."""
-    config = load_config("balanced")
-    face = FaceLandmarks.build(asset, config.landmarks)
-    with LandmarkStore(tmp_path) as store, EmbeddingStore(tmp_path) as embeddings:
-        for frame in range(8):
-            store.append(frame / 25, None if frame == 5 else detection(frame))
-            if frame % 2 == 0:
-                embeddings.put(frame, record(asset, frame))
+    detections = [None if frame == 5 else detection(frame) for frame in range(8)]
+    records = {frame: record(asset, frame) for frame in range(0, 8, 2)}
+    with observed(tmp_path, detections, records, ObserveSettings(stride=2)) as observations:
 
         def whole(self):
             raise AssertionError("an array of the whole video was made")
 
         for name in ("found", "timestamps", "confidence"):
             monkeypatch.setattr(LandmarkStore, name, property(whole))
-        batch = read_batch(store, np.array([2, 3, 4, 5]), face, embeddings, sites, config)
+        batch = reader(observations, sites)(torch.tensor([2, 3, 4, 5]))
     assert batch.found.tolist() == [True, True, True, False]
     assert batch.timestamps.tolist() == pytest.approx([0.08, 0.12, 0.16, 0.2])
     assert batch.dense.seen.tolist() == [True, True, True, False]
@@ -76,22 +77,21 @@ def test_reading_some_frames_does_not_touch_all_of_them(asset, sites, tmp_path, 
 
 def test_keyframe_candidates_without_landmarks_are_read_little_by_little(asset):
     """Only their poses are wanted: a thousand of them with pictures and outlines would take a gigabyte."""
-    config = load_config("fast")
-    config = dataclasses.replace(config, keyframes=dataclasses.replace(config.keyframes, count=4, iterations=1))
-    face = FaceLandmarks.build(asset, config.landmarks)
+    settings = load_settings("balanced").changed({"keyframes": {"count": 4}})
+    face = FitHead.build(asset)
     found = torch.arange(300) % 10 == 0
     points = torch.stack([torch.as_tensor(detection(n).points) for n in range(300)])
     everything = FrameBatch(points, torch.zeros(300, 478), torch.arange(300, dtype=torch.float64) / 25, found=found)
     heavy, light = [], []
 
-    def read(frames, dense=True, places_only=False):
-        if dense:
-            (light if places_only else heavy).append(len(frames))
+    def read(frames, reads):
+        if reads:
+            (light if reads == {"dense"} else heavy).append(len(frames))
         return everything.select(frames)
 
-    shared = fit_shared(face, torch.arange(300), read, FocalPrior(700.0, 0.0, (200.0, 200.0)), config)
-    assert sum(light) == 270 and max(light) <= 64
-    assert heavy == [len(shared.keyframes)]
+    chosen = choose_keyframes(face, torch.arange(300), read, FocalPrior(700.0, 0.0, (200.0, 200.0)), settings.keyframes.count)
+    assert len(chosen) == 4
+    assert sum(light) == 270 and max(light) <= 64 and not heavy
 
 
 # --- settings -------------------------------------------------------------------------------------------------------
@@ -100,18 +100,12 @@ def test_keyframe_candidates_without_landmarks_are_read_little_by_little(asset):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_min_trust_reaches_the_look_up(asset, sites, tmp_path, stride):
     """Frames that the network looked at, and those between, which take their neighbours' places."""
-    config = load_config("balanced")
-    face = FaceLandmarks.build(asset, config.landmarks)
-    with LandmarkStore(tmp_path) as store, EmbeddingStore(tmp_path) as embeddings:
-        for frame in range(4):
-            store.append(frame / 25, detection(frame))
-            if frame % stride == 0:
-                embeddings.put(frame, record(asset, frame, trust=0.5))
-        seen = []
+    records = {frame: record(asset, frame, trust=0.5) for frame in range(0, 4, stride)}
+    seen = []
+    with observed(tmp_path, [detection(frame) for frame in range(4)], records) as observations:
         for wanted in (0.3, 0.7):
-            dense = dataclasses.replace(config.dense, min_trust=wanted, stride=stride)
-            changed = dataclasses.replace(config, dense=dense)
-            seen.append(read_batch(store, np.arange(3), face, embeddings, sites, changed).dense.precision > 0)
+            changed = ObserveSettings(min_trust=wanted, stride=stride)
+            seen.append(reader(observations, sites, changed)(torch.arange(3)).dense.precision > 0)
     assert seen[0].any(1).all()  # pixels of trust 0.5 count at 0.3 …
     assert not seen[1].any()  # … and not at 0.7
 
@@ -122,12 +116,13 @@ def test_the_expression_prior_holds_every_head(names, unit):
     head = tiny_head(expressions=names)
     if names[0] == "expr000":
         head = dataclasses.replace(head, expression_range=(-np.inf, np.inf))
-    config = load_config("fast")
-    face = FaceLandmarks.build(head, config.landmarks)
-    values = {v.name: torch.zeros(1, 6) for v in frame_variables(face.head, config)} | {"expr": torch.ones(1, 2)}
+    face = FitHead.build(head)
+    camera = FocalPrior(700.0, 0.0, (320.0, 180.0))
+    free = variables(("pose", "face"), face.model, camera, load_settings("fast"))
+    values = {v.name: torch.zeros(1, 6) for v in free} | {"expr": torch.ones(1, 2)}
+    state = FitState(face, None, values, frozenset(values), torch.ones(1), camera)
     for sigma in (0.35, 0.175):
-        priors = dataclasses.replace(config.priors, expression=sigma)
-        term = next(t for t in prior_terms(frame_variables(face.head, config), priors, face.head) if t.name == "expr prior")
+        term = next(t for t in priors.terms(state, priors.PriorSettings(expression=sigma)) if t.name == "expr prior")
         residual = term.residual(values, frozenset()).residual
         assert residual.flatten().tolist() == pytest.approx([1 / (sigma * unit)] * 2)
 
@@ -135,19 +130,13 @@ def test_the_expression_prior_holds_every_head(names, unit):
 @pytest.mark.parametrize("limit", [20.0, 5.0, 2.0, 1.0, 0.5])
 def test_strict_limits_keep_the_confidence_of_good_frames(asset, tmp_path, limit):
     """A frame that fits perfectly has the detector's confidence whatever the limit, and one near the limit hardly any."""
-    config = load_config("fast")
-    config = dataclasses.replace(config, tracking=dataclasses.replace(config.tracking, max_error_percent=limit))
     errors = torch.tensor([0.0, 0.05 * limit, 0.5 * limit, 0.99 * limit, 2 * limit])
     count = len(errors)
     sizes = {"rotation": 3, "neck_pose": 3, "translation": 3, "expr": asset.n_expression, "eyes_pose": 6}
     fits = [FrameFits(torch.arange(count), {k: torch.zeros(count, n) for k, n in sizes.items()}, errors)]
-    facts = SimpleNamespace(width=640, height=360, frame_rate=25.0)
-    shared = SimpleNamespace(identity=torch.zeros(asset.n_identity), focal_px=700.0)
-    with LandmarkStore(tmp_path) as store:
-        for frame in range(count):
-            store.append(frame / 25, detection(frame))
-        with np.errstate(all="raise"):
-            track, _ = assemble(store, facts, fits, shared, FocalPrior(700.0, 0.0, (320.0, 180.0)), asset, config)
+    shared = SimpleNamespace(identity=torch.zeros(asset.n_identity), focal_px=700.0, focal_log_sigma=0.0, appearance=None)
+    with observed(tmp_path, [detection(frame) for frame in range(count)], {}) as observations, np.errstate(all="raise"):
+        track = assemble(observations, fits, shared, FocalPrior(700.0, 0.0, (320.0, 180.0)), asset, limit).track
     assert track.valid.tolist() == [True] * 4 + [False]
     assert track.confidence[:2] == pytest.approx([0.9, 0.9])
     assert 0.4 < track.confidence[2] < 0.6 and 0 < track.confidence[3] < 0.02 and track.confidence[4] == 0

@@ -15,17 +15,18 @@ from tests.pretend_device import DEVICE, FarRenderer, FarTensor, PretendDevice, 
 from tests.small_scene import CENTRE, FOCAL, small_scene
 from tests.tracks import talking_track
 from tracker.camera import Camera
-from tracker.dense.calibration import measure
-from tracker.export.vertices import track_vertices, vertices_on_device
-from tracker.fitting import keyframes, sequence
-from tracker.fitting.block_tridiagonal import CyclicReduction, factorise
-from tracker.fitting.residuals import DifferenceResidual, PriorResidual, SmoothnessResidual
-from tracker.fitting.robust import GemanMcClure
-from tracker.fitting.solver import SolverConfig, Term, Variable, solve
 from tracker.overlay import painter_for
-from tracker.photometric.light import Appearance
-from tracker.photometric.texture import texture_builder
 from tracker.rendering import clip_to_pixels, perspective, registry, vertex_normals, visible_points, world_to_clip
+from tracker.residuals.appearance import Appearance
+from tracker.residuals.priors import DifferenceResidual, PriorResidual
+from tracker.residuals.smoothness import SmoothnessResidual
+from tracker.solver.block_tridiagonal import CyclicReduction, factorise
+from tracker.solver.levenberg_marquardt import SolverConfig, Term, Variable, solve
+from tracker.solver.robust import GemanMcClure
+from tracker.stages import recipe
+from tracker.stages.calibration import measure
+from tracker.stages.texture import texture_builder
+from tracker.track_vertices import track_vertices, vertices_on_device
 
 
 @pytest.fixture
@@ -108,8 +109,7 @@ def test_the_whole_fit_stays_on_the_device(scene, far, monkeypatch):
         inside.extend(far.sent[before[0] :] + far.fetched[before[1] :])
         return result
 
-    for module in (keyframes, sequence):
-        monkeypatch.setattr(module, "solve", watched)
+    monkeypatch.setattr(recipe, "solve", watched)
     found, expected = scene.fit(DEVICE), scene.fit("cpu")
     assert not inside
     assert expected["error"].median() < 5
@@ -120,9 +120,9 @@ def test_the_whole_fit_stays_on_the_device(scene, far, monkeypatch):
 def test_calibration_of_a_foreign_head(scene, far):
     results = []
     for device in ("cpu", DEVICE):
-        face = scene.face(device)
+        head = scene.head(device)
         values = {name: value.to(device) for name, value in scene.values.items()}
-        results.append(measure(scene.asset, face.head, scene.batch(face).dense, values, CENTRE))
+        results.append(measure(scene.asset, head.model, scene.batch(head).dense, values, CENTRE))
     assert results[0] is not None
     assert np.allclose(*results, atol=1e-5)
 

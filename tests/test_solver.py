@@ -9,10 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from tracker.fitting.linear import NormalEquations
-from tracker.fitting.residuals import PriorResidual, SmoothnessResidual
-from tracker.fitting.robust import GemanMcClure, Huber
-from tracker.fitting.solver import Linearization, SolverConfig, SolverError, Term, Variable, solve, total_cost
+from tracker.residuals.priors import PriorResidual
+from tracker.residuals.smoothness import SmoothnessResidual
+from tracker.solver.levenberg_marquardt import (
+    Linearization,
+    SolverConfig,
+    SolverError,
+    Term,
+    Variable,
+    solve,
+    total_cost,
+)
+from tracker.solver.normal_equations import NormalEquations
+from tracker.solver.robust import GemanMcClure, Huber
 
 
 def double(*shape: int, seed: int = 0) -> Tensor:

@@ -15,13 +15,13 @@ import torch
 
 from densemarks_model import ModelError
 from densemarks_model.data.videos.__main__ import main
-from densemarks_model.train.prepared_clips import PairSource
 from densemarks_model.data.videos.masks import head_mask
 from densemarks_model.data.videos.point_tracks import CoTracker3, FlowTracker
 from densemarks_model.lite import LiteConfig, LiteNet
 from densemarks_model.train.config import LossWeights
 from densemarks_model.train.cube import CanonicalCube
 from densemarks_model.train.objective import Objective
+from densemarks_model.train.prepared_clips import PairSource
 from densemarks_model.train.sources import collate
 
 CLIP = Path(__file__).parent / "data" / "demo_excerpt.mp4"

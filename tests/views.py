@@ -9,12 +9,12 @@ from torch import Tensor
 from densemarks_model.crops import HeadCrop
 from flame_assets.asset import HeadAsset
 from tracker.camera import project
-from tracker.dense.embedding_store import EmbeddingRecord
-from tracker.fitting.kinematics import HeadPoints
 from tracker.head_model import HeadModel
-from tracker.photometric.light import harmonics
+from tracker.head_points import HeadPoints
+from tracker.observe.embedding_store import EmbeddingRecord
 from tracker.rendering.canvas import MeshCanvas
 from tracker.rendering.clip_space import perspective, vertex_normals, world_to_clip
+from tracker.residuals.appearance import harmonics
 
 MAP_SIZE = 64
 

@@ -5,7 +5,7 @@ Usage:  blender -b --python tools/check_in_blender.py -- head.glb [--vertices FI
    or:  python tools/check_in_blender.py head.glb …        (with the `bpy` package of the same Python version)
 
 A validator does not know what Blender does with a valid file; it clamps shape keys, for one. ``--vertices`` takes world
-vertices of every frame, ``(T, V, 3)``, as ``tracker.export.vertices.track_vertices`` yields them, and the frames are
+vertices of every frame, ``(T, V, 3)``, as ``tracker.track_vertices.track_vertices`` yields them, and the frames are
 compared as point sets, in millimetres; the exit code is 1 if they differ by more than 0.1 mm. Frames are visited at
 their true times, so any frame rate will do. The rendered picture has the video's size, to be laid over its frame.
 """

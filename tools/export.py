@@ -11,8 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +20,7 @@ sys.path.insert(0, str(ROOT))
 
 from tracker.errors import UserError  # noqa: E402
 from tracker.export import EXPORTERS, check_formats, export  # noqa: E402
-from tracker.export.registry import Progress  # noqa: E402
-from tracker.terminal import lasting_output  # noqa: E402
+from tracker.terminal import lasting_output, progress_bars  # noqa: E402
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +72,7 @@ def _run(options: argparse.Namespace) -> tuple[Path, list[str]]:
     except AssetError as error:
         raise UserError(f"--head: {error}") from error
     folder = options.folder or file.parent
-    with _bars(options.quiet) as progress:
+    with progress_bars(options.quiet) as progress:
         return folder, export(track, head, options.to, folder, texture=read_texture(file.parent), progress=progress)
 
 
@@ -95,27 +93,6 @@ def read_texture(folder: Path) -> np.ndarray | None:
     from tracker.export.pictures import read_picture
 
     return read_picture(path)
-
-
-@contextmanager
-def _bars(quiet: bool) -> Iterator[Progress]:
-    """A progress bar for each format that tells how far it is."""
-    from tqdm import tqdm
-
-    bars: dict[str, tqdm] = {}
-
-    def progress(name: str, done: int, total: int) -> None:
-        if name not in bars:
-            bars[name] = tqdm(total=total, desc=name, unit="frame", disable=quiet)
-        bars[name].update(done - bars[name].n)
-        if done == total:
-            bars[name].close()
-
-    try:
-        yield progress
-    finally:
-        for bar in bars.values():
-            bar.close()
 
 
 if __name__ == "__main__":

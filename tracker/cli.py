@@ -10,10 +10,11 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from configs import PRESETS
 from tracker import __version__
-from tracker.config import PRESETS, load_config
 from tracker.errors import UserError
-from tracker.terminal import lasting_output
+from tracker.export import EXPORTERS, parse_formats
+from tracker.terminal import lasting_output, progress_bars
 
 _INTERRUPTED = 130
 
@@ -24,7 +25,9 @@ def build_parser() -> argparse.ArgumentParser:
         prog="track.py",
         description="Track the head in a video. Writes head-model parameters for every frame (flame_params.npz), an "
         "overlay video (overlay.mp4), an animated mesh (head.glb) and a summary (summary.json) to OUT/NAME/.",
-        epilog="Examples:  track.py --demo      track.py --video in.mp4 --preset best --mesh obj",
+        epilog="Examples:  track.py --demo      track.py --video in.mp4 --preset best --export obj.      "
+        "Exit code: 0 when everything was written; 2 for bad input, bad options or a machine that lacks something, said in one "
+        "line; 130 when interrupted; 1 for an error that is the program's own.",
     )
     source = parser.add_argument_group("input (one of the two)").add_mutually_exclusive_group(required=True)
     source.add_argument("--video", metavar="PATH", type=Path, help="video file of any container, or a folder of images")
@@ -47,9 +50,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", metavar="FOLDER", type=Path, default=Path("out"),
         help="results go to FOLDER/NAME/, NAME being the video's file name without its ending (default: out)",
     )  # fmt: skip
-    output.add_argument(
-        "--mesh", choices=("obj", "ply"), help="also write one mesh file per frame, meshes/00000.obj or .ply, metres"
-    )
+    formats = "; ".join(f"{e.name} ({e.content})" for e in EXPORTERS.values() if not e.by_default)
+    output.add_argument("--export", metavar="LIST", help=f"also write these formats, with commas between: {formats}")
+    output.add_argument("--mesh", choices=("obj", "ply"), help="the same as --export obj or ply")
     output.add_argument("--no-overlay", action="store_true", help="do not write overlay.mp4 (saves about half the time)")
 
     model = parser.add_argument_group("head model and camera")
@@ -64,7 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     model.add_argument(
         "--network", metavar="NAME|PATH", default="lite",
-        help="embedding network of the presets with a dense term: lite (the one that comes with the project), official (the "
+        help="embedding network of the presets with dense cues: lite (the one that comes with the project), official (the "
         "DenseMarks authors', downloaded, non-commercial), or a file",
     )  # fmt: skip
     camera = model.add_mutually_exclusive_group()
@@ -83,8 +86,9 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     fit.add_argument("--config", metavar="FILE", type=Path, help="YAML file laid over the preset, key by key")
     fit.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto",
-        help="where the fit and the renderer run; cuda needs an NVIDIA GPU and, to render there, nvdiffrast (default: auto)",
+        "--device", default="auto", metavar="auto|cpu|cuda[:N]",
+        help="where network, fit and drawing run. cuda needs an NVIDIA GPU and, to draw there, nvdiffrast; auto is cuda where both "
+        "work, else cpu (default: auto)",
     )  # fmt: skip
 
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
@@ -94,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code (0: all outputs written, 2: bad input or options, 130: interrupted)."""
+    """Run the program; returns its exit code: 0 all outputs written, 2 bad input or options, 130 interrupted, 1 a fault of ours."""
     with lasting_output():
         return _guarded(build_parser().parse_args(arguments))
 
@@ -121,23 +125,26 @@ def _run(options: argparse.Namespace) -> int:
     _check_times(options)
     if options.video is not None and not options.video.exists():
         raise UserError(f"{options.video}: no such file or folder; check the path of the video")
-    config = load_config(options.preset, options.config)
-    if options.network != "lite" and not config.dense.enabled:
-        raise UserError(
-            f"--network {options.network}: the preset {options.preset} uses no network; choose balanced or best, or leave --network out"
-        )
+    formats = parse_formats(options.export) if options.export else ()
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's log lines are no news to a user
 
     # imported late, so that --help and option errors need no heavy libraries
-    from tracker.pipeline import Request, track_video
+    from tracker.pipeline import Request
+    from tracker.run_to_folder import track_to_folder
+    from tracker.settings import load_settings
     from tracker.video.packaged_clips import demo_clip
+    from tracker.video.reader import VideoPart
 
+    settings = load_settings(options.preset, options.config)
+    if options.network != "lite" and not settings.reads:
+        raise UserError(
+            f"--network {options.network}: the preset {options.preset} uses no network; choose balanced or best, or leave --network out"
+        )
     request = Request(
         video=demo_clip(quiet=options.quiet) if options.demo else options.video,
-        name="demo" if options.demo else None,
-        out=options.out,
-        config=config,
+        settings=settings,
         preset=options.preset,
+        part=VideoPart(options.max_frames, options.fps, options.start, options.end),
         head=options.head,
         landmarker=options.landmarker,
         network=options.network,
@@ -145,15 +152,16 @@ def _run(options: argparse.Namespace) -> int:
         fov_deg=options.fov,
         intrinsics=options.intrinsics,
         device=options.device,
-        max_frames=options.max_frames,
-        fps=options.fps,
-        start=options.start,
-        end=options.end,
-        mesh=options.mesh,
-        overlay=not options.no_overlay,
-        quiet=options.quiet,
     )
-    report = track_video(request)
+    with progress_bars(options.quiet) as progress:
+        report = track_to_folder(
+            request,
+            options.out,
+            "demo" if options.demo else None,
+            formats=(*formats, *((options.mesh,) if options.mesh else ())),
+            overlay=not options.no_overlay,
+            progress=progress,
+        )
     if not options.quiet:
         print(report.text())
     return 0

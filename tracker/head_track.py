@@ -7,10 +7,10 @@ identity and expression coefficients.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from tracker.camera import Camera
 
@@ -100,3 +100,12 @@ class HeadTrack:
         height, width = (int(n) for n in self.image_size)
         cx, cy = (float(c) for c in self.principal_point)
         return Camera(float(self.focal_px), cx, cy, width, height)
+
+    def select(self, frames: Int[np.ndarray, "picked"]) -> HeadTrack:
+        """The same head in some of the frames, given by number, increasing.
+
+        Raises:
+            ValueError: no frames, or in another order.
+        """
+        per_frame = (*POSE_SIZES, "expr", "timestamps", "valid", "confidence", "timestep_id")
+        return replace(self, **{name: getattr(self, name)[frames] for name in per_frame})

@@ -9,16 +9,17 @@ import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
+from pydantic import Field
 from torch import Tensor
-from tqdm import tqdm
 
 from flame_assets.asset import HeadAsset
-from tracker.config import OverlaySettings
-from tracker.export.vertices import vertices_on_device
+from flame_assets.settings_files import Settings
 from tracker.head_track import HeadTrack
+from tracker.progress import Progress, silent
 from tracker.rendering.canvas import MeshCanvas
 from tracker.rendering.clip_space import perspective, to_image, vertex_normals, world_to_clip
 from tracker.rendering.registry import get_renderer
+from tracker.track_vertices import vertices_on_device
 from tracker.video.reader import at_times, open_video
 from tracker.video.writer import VideoWriter
 
@@ -37,6 +38,13 @@ _LIGHT = (0.35, 0.45, 0.82)  # from the upper left behind the camera, unit lengt
 _AMBIENT = 0.35
 
 
+class OverlaySettings(Settings):
+    """The overlay video: opacity of the mesh in [0, 1], and the longer side of each panel at most, pixels."""
+
+    opacity: float = Field(0.75, ge=0, le=1)
+    max_side: int = Field(960, ge=2)
+
+
 def write_overlay(
     path: Path,
     video: Path,
@@ -44,8 +52,8 @@ def write_overlay(
     asset: HeadAsset,
     settings: OverlaySettings,
     texture: UInt8[np.ndarray, "size size 3"] | None = None,
-    quiet: bool = False,
     device: torch.device | str = "cpu",
+    progress: Progress = silent,
 ) -> None:
     """Decode ``video`` again and write ``path``: left the input, then the mesh over it, at the input's own timing from the
     track's first frame on.
@@ -65,11 +73,12 @@ def write_overlay(
             path, panels * size[0], size[1], audio_from=video, frame_rate=track.frame_rate, audio_start=frames.start_time + begin
         ) as writer,
     ):
-        shown = tqdm(at_times(frames, track.timestamps), total=track.n_frames, desc="overlay", unit="frame", disable=quiet)
-        for frame, vertices, valid in zip(shown, vertices_on_device(track, asset, device), track.valid, strict=True):
+        shown = zip(at_times(frames, track.timestamps), vertices_on_device(track, asset, device), track.valid, strict=True)
+        for number, (frame, vertices, valid) in enumerate(shown, 1):
             image = frame.image if scale == 1 else cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
             drawn = painter.pictures(image, vertices) if valid else [image] * (panels - 1)
             writer.write(np.concatenate([image, *drawn], axis=1), frame.timestamp - begin)
+            progress("overlay", number, track.n_frames)
 
 
 class Painter(Protocol):

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from tracker.progress import Progress
+
 
 class LastingStream:
     """A text stream that drops what can no longer be written (``| head``, ``> /dev/full``) instead of raising."""
@@ -59,3 +61,24 @@ def lasting_output() -> Iterator[None]:
         sys.stdout.flush()
         sys.stderr.flush()
         sys.stdout, sys.stderr = before
+
+
+@contextmanager
+def progress_bars(quiet: bool) -> Iterator[Progress]:
+    """A :data:`tracker.progress.Progress` that draws a bar on standard error for each thing it is told of."""
+    from tqdm import tqdm  # not needed for --help
+
+    bars: dict[str, tqdm] = {}
+
+    def progress(name: str, done: int, total: int | None) -> None:
+        if name not in bars:
+            for bar in bars.values():
+                bar.close()
+            bars[name] = tqdm(total=total, desc=name, unit="frame", disable=quiet)
+        bars[name].update(done - bars[name].n)
+
+    try:
+        yield progress
+    finally:
+        for bar in bars.values():
+            bar.close()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from tracker.fitting.solver import Term, Values, Variable
+from tracker.solver.levenberg_marquardt import Term, Values, Variable
 
 RATES = {
     "rotation": 0.01, "translation": 0.003, "expr": 0.03, "eyes_pose": 0.02, "neck_pose": 0.01, "jaw_pose": 0.01,

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float, UInt8
 
 from flame_assets.asset import LandmarkEmbedding
 from tracker.camera import CAMERA_POSITION
-from tracker.dense.sites import skin_triangles, spread_points, surface_triangles
 from tracker.evaluation.baselines.interface import Tracked
+from tracker.observe.sites import skin_triangles, spread_points, surface_triangles
 from tracker.rendering import get_renderer
 from tracker.rendering.clip_space import perspective, world_to_clip
 from tracker.rendering.visibility import visible_points

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,70 +18,77 @@ from torch import Tensor
 from densemarks_model.loading import network_cube
 from flame_assets.asset import HeadAsset
 from tracker.camera import FocalPrior, focal_prior
-from tracker.config import SmoothnessSettings, TrackerConfig, load_config
-from tracker.dense.embedder import HeadEmbedder
-from tracker.dense.embedding_store import EmbeddingStore
-from tracker.dense.sites import spread_sites
 from tracker.evaluation.adam import minimise
 from tracker.evaluation.baselines import Preset, Tracker
 from tracker.evaluation.motion import amplitude
-from tracker.fitting.keyframes import SharedFit, fit_shared
-from tracker.fitting.objective import (
-    FaceLandmarks,
-    dense_terms,
-    frame_variables,
-    initial_values,
-    landmark_term,
-    prior_terms,
-)
-from tracker.fitting.observations import FrameBatch
-from tracker.fitting.rigid import RigidPose
-from tracker.fitting.sequence import with_identity
-from tracker.fitting.solver import Term, Values, solve, total_cost
 from tracker.head_track import HeadTrack
-from tracker.landmarks.store import LandmarkStore
-from tracker.pipeline import Request, observe, one_torch_thread, read_batch
-from tracker.report import StageClock
+from tracker.observe.embedder import HeadEmbedder
+from tracker.observe.first_pass import observe
+from tracker.observe.frame_batch import FrameBatch
+from tracker.observe.reading import ObservationReader
+from tracker.observe.sites import spread_sites
+from tracker.pipeline import one_torch_thread
+from tracker.residuals.fit_head import FitHead
+from tracker.residuals.state import FitState
 from tracker.rotations import axis_angle_to_matrix, matrix_to_axis_angle
+from tracker.settings import TrackerSettings, load_settings
+from tracker.solver import SolverConfig, Term, Values, solve, total_cost
+from tracker.stages.fit import head_for
+from tracker.stages.keyframes import SharedFit, fit_shared
+from tracker.stages.recipe import initial_values, terms_of, variables
+from tracker.stages.rigid import RigidPose, first_poses
+from tracker.video.reader import VideoPart, VideoSource
+
+_FREE = ("pose", "face", "neck")
 
 
 @dataclass(frozen=True)
 class Prepared:
     """A clip, looked at and with its identity solved: single frames can be fitted at will."""
 
-    face: FaceLandmarks
+    head: FitHead
     batch: FrameBatch
     shared: SharedFit
     camera: FocalPrior
-    config: TrackerConfig
+    settings: TrackerSettings
 
     @property
     def constants(self) -> Values:
         """Values that frames share."""
         return {"shape": self.shared.identity[:0], "log_focal": self.shared.identity.new_tensor([self.shared.focal_px]).log()}
 
+    @property
+    def poses(self) -> RigidPose:
+        """Closed-form poses of the frames."""
+        return first_poses(self.head, self.batch, self.shared.focal_px, self.camera.principal_point)
+
+    def start(self, batch: FrameBatch, poses: RigidPose) -> Values:
+        """Where the fit of frames in these poses begins."""
+        return initial_values(self.head.model, batch, poses, self.settings) | self.constants
+
+    def terms(self, names: tuple[str, ...], batch: FrameBatch, poses: RigidPose, values: Values) -> list[Term]:
+        """What some cues say of frames at ``values``."""
+        state = FitState(self.head, batch, values, frozenset(), poses.pixels_per_metre, self.camera)
+        return [term for said in terms_of(names, state, self.settings).values() for term in said]
+
 
 def prepare(video: Path, asset: HeadAsset, max_frames: int) -> Prepared:
     """Landmarks, embeddings and identity of a clip; frames with landmarks are kept."""
-    config = load_config("balanced")
-    config = dataclasses.replace(config, dense=dataclasses.replace(config.dense, stride=1))
+    settings = load_settings("balanced", changes={"observe": {"stride": 1}})
     asset = asset.with_cube(network_cube("lite"))
-    sites = spread_sites(asset, config.dense.sites)
-    face = FaceLandmarks.build(asset, config.landmarks, "cpu", sites)
-    request = Request(video=video, out=Path("."), config=config, max_frames=max_frames, quiet=True)
-    with TemporaryDirectory() as folder, LandmarkStore(Path(folder)) as store, EmbeddingStore(Path(folder)) as embeddings:
-        embedder = HeadEmbedder("lite", "cpu", asset, sites, config.dense.landmark_doubt)
-        facts = observe(request, store, embeddings, None, embedder, StageClock())
-        camera = focal_prior(facts.width, facts.height)
-        frames = np.flatnonzero(store.found)
-
-        def read(numbers: Tensor, dense: bool = True, places_only: bool = False) -> FrameBatch:
-            return read_batch(store, numbers.numpy(), face, embeddings if dense else None, sites, config, not places_only)
-
-        with one_torch_thread():
-            shared = fit_shared(face, torch.as_tensor(frames), read, camera, config)
-        batch = read(torch.as_tensor(frames))
-    return Prepared(with_identity(face, shared.identity), batch, shared, camera, config)
+    embedder = HeadEmbedder("lite", "cpu", asset, spread_sites(asset, settings.observe.sites), settings.observe.landmark_doubt)
+    source = VideoSource(video, VideoPart(max_frames))
+    with one_torch_thread(), observe(source, settings.observe, embedder=embedder) as observations:
+        head = head_for(asset, settings, observations)
+        assert head.dense is not None
+        camera = focal_prior(observations.facts.width, observations.facts.height)
+        frames, model = torch.as_tensor(np.flatnonzero(observations.found)), head.model
+        read = ObservationReader(
+            observations, head.dense.sites, model.expression_names, observations.settings, model.dtype, model.device
+        )
+        shared = fit_shared(head, frames, read, camera, settings)
+        batch = read(frames)
+    return Prepared(head.with_identity(shared.identity), batch, shared, camera, settings)
 
 
 def convergence_share(prepared: Prepared, angle_deg: float = 25.0, shift: float = 0.15, seed: int = 0) -> float:
@@ -91,25 +97,22 @@ def convergence_share(prepared: Prepared, angle_deg: float = 25.0, shift: float 
 
     Recovered means within 2° and 2 % of a head size of what it finds from the right start.
     """
-    face, batch, camera, config = prepared.face, prepared.batch, prepared.camera, prepared.config
-    blind = dataclasses.replace(batch, found=torch.zeros_like(batch.has_landmarks), expression_guess=None)
-    poses = face.rigid_poses(batch, prepared.shared.focal_px, camera.principal_point)
-    head_size = float(np.ptp(face.head.template.numpy(), axis=0).max())
+    head, batch, poses = prepared.head, prepared.batch, prepared.poses
+    blind = replace(batch, found=torch.zeros_like(batch.has_landmarks), expression_guess=None)
+    head_size = float(np.ptp(head.model.template.numpy(), axis=0).max())
 
     def settle(start: RigidPose) -> Values:
-        values = initial_values(face, blind, start, config) | prepared.constants
-        variables = frame_variables(face.head, config)
-        rigid = [v for v in variables if v.name in ("rotation", "translation")]
+        values = prepared.start(blind, start)
+        free, rigid = (variables(groups, head.model, prepared.camera, prepared.settings) for groups in (_FREE, ("pose",)))
         # frames are independent here, but share one step size: each alone, as a tracker would meet it
         out = []
         for frame in range(len(batch)):
             index = torch.tensor([frame])
             one = blind.select(index)
-            pose = RigidPose(poses.rotation[index], poses.translation[index], poses.pixels_per_metre[index])
-            terms = [*dense_terms(face, one, pose.pixels_per_metre, config.dense, camera.principal_point), *prior_terms(variables, config.priors, face.head)]
             here = {k: v[index] if k not in prepared.constants else v for k, v in values.items()}
-            here = solve(terms, rigid, here, config.solver(15)).values
-            out.append(solve(terms, variables, here, config.solver(8)).values)
+            terms = prepared.terms(("look_up", "priors"), one, poses.select(index), here)
+            here = solve(terms, rigid, here, SolverConfig(max_iterations=15)).values
+            out.append(solve(terms, free, here, SolverConfig(max_iterations=8)).values)
         return {k: torch.cat([o[k] for o in out]) for k in ("rotation", "translation", "neck_pose")}
 
     def skull(values: Values) -> Tensor:
@@ -173,39 +176,35 @@ def compare_with_adam(prepared: Prepared, frames: int = 16, steps: int = 50, rep
     Landmarks, dense look-up and priors; no smoothness, which frames that are solved one by one cannot share. Times are the
     least of ``repeats`` runs.
     """
-    face, camera, config = prepared.face, prepared.camera, prepared.config
+    settings = prepared.settings
     frames = min(frames, len(prepared.batch))
-    batch = prepared.batch.select(torch.arange(frames))
-    poses = face.rigid_poses(batch, prepared.shared.focal_px, camera.principal_point)
-    variables = frame_variables(face.head, config)
-    start = initial_values(face, batch, poses, config) | prepared.constants
+    index = torch.arange(frames)
+    batch, poses = prepared.batch.select(index), prepared.poses.select(index)
+    free = variables(_FREE, prepared.head.model, prepared.camera, settings)
+    start = prepared.start(batch, poses)
+    iterations = next(iter(settings.window_stages.values())).iterations
 
-    def terms_of(part: FrameBatch, pose: RigidPose, values: Values) -> list[Term]:
-        return [
-            landmark_term(face, part, pose.pixels_per_metre, values, config, camera.principal_point),
-            *dense_terms(face, part, pose.pixels_per_metre, config.dense, camera.principal_point),
-            *prior_terms(variables, config.priors, face.head),
-        ]
+    def terms_at(part: FrameBatch, pose: RigidPose, values: Values) -> list[Term]:
+        return prepared.terms(("landmarks", "look_up", "priors"), part, pose, values)
 
     def by_solver() -> float:
-        return solve(terms_of(batch, poses, start), variables, start, config.solver(config.tracking.iterations)).cost
+        return solve(terms_at(batch, poses, start), free, start, SolverConfig(max_iterations=iterations)).cost
 
     def by_adam() -> float:
-        terms = terms_of(batch, poses, start)
-        return total_cost(terms, minimise(terms, variables, start, steps))
+        terms = terms_at(batch, poses, start)
+        return total_cost(terms, minimise(terms, free, start, steps))
 
     def frame_by_frame() -> float:
         cost, before = 0.0, None
         for frame in range(frames):
             index = torch.tensor([frame])
-            pose = RigidPose(poses.rotation[index], poses.translation[index], poses.pixels_per_metre[index])
             one = {
                 k: v[index] if before is None or k in ("rotation", "translation") else before[k]
                 for k, v in start.items()
                 if k not in prepared.constants
             }
-            terms = terms_of(batch.select(index), pose, one | prepared.constants)
-            before = minimise(terms, variables, one | prepared.constants, steps)
+            terms = terms_at(batch.select(index), poses.select(index), one | prepared.constants)
+            before = minimise(terms, free, one | prepared.constants, steps)
             cost += total_cost(terms, before)
         return cost
 
@@ -236,9 +235,8 @@ def static_jitter_deg(image: np.ndarray, tracker: Tracker, frames: int = 40, noi
 
 def amplitude_kept(video: Path, tracker: Preset, max_frames: int) -> dict[str, float]:
     """Range (2nd to 98th percentile) of blinks and of the mouth's opening, relative to the same preset without smoothing."""
-    loose = {"smoothness": dict.fromkeys((f.name for f in dataclasses.fields(SmoothnessSettings)), math.inf)}
     smooth = tracker(video, max_frames).track
-    rough = Preset(tracker.preset, {**tracker.changes, **loose})(video, max_frames).track
+    rough = replace(tracker, without=(*tracker.without, "smoothness"))(video, max_frames).track
 
     def span(track: HeadTrack, names: tuple[str, ...]) -> float:
         return amplitude(track.expr[:, [track.expression_names.index(n) for n in names]].mean(1))

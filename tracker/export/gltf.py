@@ -25,8 +25,8 @@ from tracker.export.pictures import encode_png
 from tracker.export.registry import ExportJob
 from tracker.export.rig import Rig, build_rig
 from tracker.export.surface import SplitSurface, material, split_at_seams, surface_parts, unit_normals
-from tracker.export.vertices import check_head
 from tracker.head_track import HeadTrack
+from tracker.track_vertices import check_head
 
 _OFFSET_THRESHOLD_M = 2e-7  # smaller morph offsets are left out
 _NORMAL_THRESHOLD = 2e-3  # and smaller changes of the unit normal

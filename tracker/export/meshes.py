@@ -11,8 +11,8 @@ from jaxtyping import Float
 from flame_assets.asset import HeadAsset
 from flame_assets.atomic_files import atomic_folder
 from tracker.export.registry import ExportJob, export
-from tracker.export.vertices import track_vertices
 from tracker.head_track import HeadTrack
+from tracker.track_vertices import track_vertices
 
 FOLDER = "meshes"
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tracker.errors import UserError
+from tracker.progress import Progress, silent
 
 if TYPE_CHECKING:  # names and descriptions must not cost the import of numpy and torch
     import numpy as np
@@ -21,10 +23,6 @@ if TYPE_CHECKING:  # names and descriptions must not cost the import of numpy an
 
     from flame_assets.asset import HeadAsset
     from tracker.head_track import HeadTrack
-
-Progress = Callable[[str, int, int], None]
-"""Called with a format's name, the frames that it has written, and all its frames."""
-
 
 @dataclass(frozen=True)
 class ExportJob:
@@ -92,7 +90,7 @@ def export(
     folder: Path | str,
     *,
     texture: UInt8[np.ndarray, "size size 3"] | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> list[str]:
     """Write ``track`` into ``folder``, which is made if it is not there.
 
@@ -103,7 +101,7 @@ def export(
         formats: names of :data:`EXPORTERS`, or one string of names with commas between.
         folder: where to; files of the same names are replaced.
         texture: the clip's texture, RGB, row 0 at v = 1, for the formats that hold one.
-        progress: see :data:`Progress`.
+        progress: told of the formats that take long.
 
     Returns:
         Names of what was written, in the folder; a folder's ends with a slash.
@@ -112,7 +110,7 @@ def export(
         UserError: an unknown format, another head than the track's, a format that cannot hold this head or needs a texture
             where there is none, or a folder that cannot be written.
     """
-    from tracker.export.vertices import check_head
+    from tracker.track_vertices import check_head
 
     exporters = check_formats(formats, head, texture is not None)
     check_head(track, head)
@@ -120,7 +118,7 @@ def export(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for exporter in exporters:
-            job = ExportJob(track, head, folder, texture, _counter(progress, exporter.name, track.n_frames))
+            job = ExportJob(track, head, folder, texture, partial(_tell, progress, exporter.name, track.n_frames))
             names += _imported(exporter.writer)(job)
     except OSError as error:
         reason = error.strerror or error
@@ -178,9 +176,5 @@ def _imported(name: str) -> Callable:
     return getattr(import_module(module), function)
 
 
-def _counter(progress: Progress | None, name: str, frames: int) -> Callable[[int], None]:
-    def written(done: int) -> None:
-        if progress is not None:
-            progress(name, done, frames)
-
-    return written
+def _tell(progress: Progress, name: str, frames: int, done: int) -> None:
+    progress(name, done, frames)

@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Float, Int
 
 from flame_assets.asset import JOINT_PARENTS, HeadAsset, LandmarkEmbedding
-from tracker.export.vertices import posed_frames
 from tracker.head_model import HeadModel
 from tracker.head_track import HeadTrack
+from tracker.track_vertices import posed_frames
 
 CORRECTIVE_ERROR_M = 1e-5
 """Largest displacement of any vertex that leaving out pose correctives may cause."""

@@ -204,6 +204,27 @@ def at_times(video: VideoReader, timestamps: Float[np.ndarray, "frames"]) -> Ite
         yield frame
 
 
+@dataclass(frozen=True)
+class VideoSource:
+    """A video, or a part of one, that several passes look at; every pass sees the same frames.
+
+    Attributes:
+        path: see :func:`open_video`.
+        part: what of it is wanted.
+    """
+
+    path: Path
+    part: VideoPart = VideoPart()
+
+    def open(self) -> VideoReader:
+        """Begin a pass over all wanted frames."""
+        return open_video(self.path, self.part.max_frames, self.part.frame_rate, self.part.start, self.part.end)
+
+    def open_again(self) -> VideoReader:
+        """Begin a pass for :func:`at_times`, which leaves out what the first pass did not deliver."""
+        return open_video(self.path, None, self.part.frame_rate, self.part.start, self.part.end)
+
+
 def open_video(
     path: str | Path,
     max_frames: int | None = None,

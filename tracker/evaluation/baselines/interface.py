@@ -13,8 +13,8 @@ from scipy.spatial.transform import Rotation
 
 from flame_assets.asset import HeadAsset
 from tracker.camera import CAMERA_POSITION
-from tracker.export.vertices import track_vertices
 from tracker.head_track import HeadTrack
+from tracker.track_vertices import track_vertices
 
 
 @dataclass(frozen=True)

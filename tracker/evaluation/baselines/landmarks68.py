@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -14,26 +13,28 @@ from flame_assets.asset import HeadAsset, LandmarkEmbedding
 from flame_assets.ibug68 import IBUG68_FROM_MEDIAPIPE
 from flame_assets.load import load_head
 from tracker.camera import FocalPrior, focal_prior
-from tracker.config import TrackerConfig, load_config
 from tracker.errors import UserError
 from tracker.evaluation.adam import minimise
 from tracker.evaluation.baselines.interface import Tracked
-from tracker.fitting.keyframes import SharedFit, spread_frames
-from tracker.fitting.objective import (
-    FaceLandmarks,
-    frame_variables,
-    identity_terms,
-    initial_values,
-    landmark_term,
-    prior_terms,
-)
-from tracker.fitting.observations import FrameBatch
-from tracker.fitting.rigid import RigidPose
-from tracker.fitting.sequence import FrameFits
-from tracker.fitting.solver import SolverConfig, Term, Values, Variable, solve
-from tracker.landmarks.store import LandmarkStore
-from tracker.pipeline import Request, assemble, observe, one_torch_thread, read_batch
-from tracker.report import StageClock, peak_memory_mb
+from tracker.observe.first_pass import observe
+from tracker.observe.frame_batch import FrameBatch
+from tracker.observe.reading import ObservationReader
+from tracker.pipeline import one_torch_thread
+from tracker.progress import StageClock
+from tracker.residuals.fit_head import FitHead
+from tracker.residuals.state import FitState
+from tracker.run_report import peak_memory_mb
+from tracker.settings import TrackerSettings, load_settings
+from tracker.solver import SolverConfig, Term, Values, solve
+from tracker.stages.fit import assemble
+from tracker.stages.keyframes import SharedFit, spread_frames
+from tracker.stages.recipe import initial_values, terms_of, variables
+from tracker.stages.rigid import RigidPose, first_poses
+from tracker.stages.windows import FrameFits
+from tracker.video.reader import VideoPart, VideoSource
+
+_FREE = ("pose", "face")
+_CUES = ("landmarks", "priors")
 
 
 @dataclass(frozen=True)
@@ -53,72 +54,67 @@ class Landmarks68Adam:
     steps: int = 50
 
     def __call__(self, video: Path, max_frames: int | None = None) -> Tracked:
-        clock, config, asset = StageClock(), load_config("fast"), load_head()
-        face = FaceLandmarks.build(_with_68_points(asset), config.landmarks)
-        request = Request(video=video, out=Path("."), config=config, preset="fast", max_frames=max_frames, quiet=True)
-        with TemporaryDirectory() as folder, LandmarkStore(Path(folder)) as store, one_torch_thread():
-            facts = observe(request, store, None, None, None, clock)
-            if not store.found.any():
+        clock, settings, asset = StageClock(), load_settings("fast"), load_head()
+        head = FitHead.build(_with_68_points(asset))
+        source = VideoSource(video, VideoPart(max_frames))
+        with one_torch_thread(), observe(source, settings.observe, clock=clock) as observations:
+            frames = np.flatnonzero(observations.found)
+            if not len(frames):
                 raise UserError(f"{video}: no face was found")
-            camera = focal_prior(facts.width, facts.height)
-            frames = np.flatnonzero(store.found)
-            batch = read_batch(store, frames, face, None, None, config)
-            batch = replace(batch, expression_guess=None)
-            poses = face.rigid_poses(batch, camera.focal_px, camera.principal_point)
+            camera = focal_prior(observations.facts.width, observations.facts.height)
+            model = head.model
+            # without names no expression is guessed from the detector's scores
+            read = ObservationReader(observations, None, (), observations.settings, model.dtype, model.device)
+            batch = read(torch.as_tensor(frames))
+            poses = first_poses(head, batch, camera.focal_px, camera.principal_point)
             chosen = spread_frames(poses.rotation / 0.3, self.keyframes)
             with clock.stage("keyframes"):
-                shared = self._shared(face, batch, poses, chosen, camera, config)
+                shared = self._shared(head, batch, poses, chosen, camera, settings)
             with clock.stage("frames"):
-                values = self._frames(face, batch, shared, camera.principal_point, config)
+                values = self._frames(head, batch, shared, camera.principal_point, settings)
             fits = [FrameFits(torch.as_tensor(frames), values, values["rotation"].new_zeros(len(frames)))]
-            track, _ = assemble(store, facts, fits, shared, camera, asset, config)
-        return Tracked(track, asset, clock.total, dict(clock.seconds), peak_memory_mb())
+            found = assemble(observations, fits, shared, camera, asset, settings.windows.max_error_percent)
+        return Tracked(found.track, asset, clock.total, dict(clock.seconds), peak_memory_mb())
 
     def _shared(
-        self, face: FaceLandmarks, batch: FrameBatch, poses: RigidPose, chosen: torch.Tensor, camera: FocalPrior,
-        config: TrackerConfig,
+        self, head: FitHead, batch: FrameBatch, poses: RigidPose, chosen: torch.Tensor, camera: FocalPrior,
+        settings: TrackerSettings,
     ) -> SharedFit:  # fmt: skip
-        part = batch.select(chosen)
-        pose = RigidPose(poses.rotation[chosen], poses.translation[chosen], poses.pixels_per_metre[chosen])
-        local = frame_variables(face.head, config)
-        shared = [Variable("shape", shared=True), Variable("log_focal", shared=True)]
-        start = initial_values(face, part, pose, config)
-        start["shape"] = pose.rotation.new_zeros(face.head.n_identity)
+        part, pose = batch.select(chosen), poses.select(chosen)
+        free = variables((*_FREE, "identity", "focal"), head.model, camera, settings)
+        start = initial_values(head.model, part, pose, settings)
+        start["shape"] = pose.rotation.new_zeros(head.model.n_identity)
         start["log_focal"] = pose.rotation.new_tensor([math.log(camera.focal_px)])
-        terms = [
-            *_terms(face, part, pose.pixels_per_metre, start, local, camera.principal_point, config),
-            *identity_terms(config.priors, camera),
-        ]
-        values = minimise(terms, [*local, *shared], start, self.keyframe_steps)
+        names = frozenset(v.name for v in free)
+        terms = _terms(FitState(head, part, start, names, pose.pixels_per_metre, camera), settings)
+        values = minimise(terms, free, start, self.keyframe_steps)
         # no step is taken: only the solver's report on where Adam ended
-        report = solve(terms, [*local, *shared], values, SolverConfig(max_iterations=1))
+        report = solve(terms, free, values, SolverConfig(max_iterations=1))
         return SharedFit(values["shape"], float(values["log_focal"].exp()), 0.0, report, chosen)
 
     def _frames(
-        self, face: FaceLandmarks, batch: FrameBatch, shared: SharedFit,
-        principal_point: tuple[float, float], config: TrackerConfig,
+        self, head: FitHead, batch: FrameBatch, shared: SharedFit, principal_point: tuple[float, float],
+        settings: TrackerSettings,
     ) -> dict[str, torch.Tensor]:  # fmt: skip
-        variables = frame_variables(face.head, config)
-        constants = {"shape": shared.identity, "log_focal": shared.identity.new_tensor([math.log(shared.focal_px)])}
-        poses = face.rigid_poses(batch, shared.focal_px, principal_point, shared.identity)
+        camera = FocalPrior(shared.focal_px, 0.0, principal_point)
+        head = head.with_identity(shared.identity)
+        free = variables(_FREE, head.model, camera, settings)
+        names = frozenset(v.name for v in free)
+        constants = {"shape": shared.identity[:0], "log_focal": shared.identity.new_tensor([math.log(shared.focal_px)])}
+        poses = first_poses(head, batch, shared.focal_px, principal_point)
         found: list[Values] = []
         for frame in range(len(batch)):
             index = torch.tensor([frame])
-            one = batch.select(index)
-            pose = RigidPose(poses.rotation[index], poses.translation[index], poses.pixels_per_metre[index])
-            start = (found[-1] if found else initial_values(face, one, pose, config)) | constants
-            terms = _terms(face, one, pose.pixels_per_metre, start, variables, principal_point, config)
-            solved = minimise(terms, variables, start, self.steps)
-            found.append({v.name: solved[v.name] for v in variables})
-        return {v.name: torch.cat([f[v.name] for f in found]) for v in variables}
+            one, pose = batch.select(index), poses.select(index)
+            start = (found[-1] if found else initial_values(head.model, one, pose, settings)) | constants
+            terms = _terms(FitState(head, one, start, names, pose.pixels_per_metre, camera), settings)
+            solved = minimise(terms, free, start, self.steps)
+            found.append({name: solved[name] for name in names})
+        return {name: torch.cat([f[name] for f in found]) for name in names}
 
 
-def _terms(
-    face: FaceLandmarks, batch: FrameBatch, pixels_per_metre: torch.Tensor, values: Values, variables: list[Variable],
-    principal_point: tuple[float, float], config: TrackerConfig,
-) -> list[Term]:  # fmt: skip
-    seen = landmark_term(face, batch, pixels_per_metre, values, config, principal_point)
-    return [seen, *prior_terms(variables, config.priors, face.head)]
+def _terms(state: FitState, settings: TrackerSettings) -> list[Term]:
+    return [term for said in terms_of(_CUES, state, settings).values() for term in said]
 
 
 def _with_68_points(asset: HeadAsset) -> HeadAsset:

@@ -20,8 +20,9 @@ from tracker.evaluation.baselines.interface import Tracked
 from tracker.head_track import HeadTrack
 from tracker.landmarks.landmark_schemes import BLENDSHAPE_NAMES
 from tracker.landmarks.mediapipe_detector import FaceLandmarker
-from tracker.pipeline import nearest_index
-from tracker.report import StageClock, peak_memory_mb
+from tracker.progress import StageClock
+from tracker.run_report import peak_memory_mb
+from tracker.stages.fit import nearest_index
 from tracker.video.reader import open_video
 
 _FIELD_OF_VIEW_DEG = 63.0  # vertical, of the camera that its matrices assume

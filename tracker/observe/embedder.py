@@ -1,0 +1,232 @@
+"""Embedding the head in frame after frame: where to look, and whether a head is there at all."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from densemarks_model.crops import HeadCrop, crop_around_landmarks
+from densemarks_model.errors import ModelError
+from densemarks_model.inference import fast_network
+from flame_assets.asset import HeadAsset
+from tracker.landmarks.detection import Detection
+from tracker.landmarks.landmark_schemes import N_LANDMARKS
+from tracker.observe.embedding_store import EmbeddingRecord
+from tracker.observe.pooling import MIN_TRUST, pool
+from tracker.observe.sites import DenseSites
+
+_MIN_HEAD_SHARE = 0.06
+"""Of a crop's pixels must show the head for a frame without landmarks to count; a face that fits the crop has 0.3."""
+
+_MAX_FIT_ERROR = 0.05
+"""Median distance between a rigid head and the pixels, in crop sides, beyond which the map is no head's."""
+
+_MAX_MISSES = 12
+
+_MAX_SHIFT = 0.18
+"""How far a crop may move from where training had it, in sides; networks are trained with shifts of up to 0.2."""
+
+
+class HeadEmbedder:
+    """Runs the network on the head of each frame.
+
+    Where landmarks were found the crop is laid around them. Where none were, it is laid around where the head was last:
+    from the locations that the network gave there, the pose of a rigid head is found in closed form, and with it the
+    next crop. So heads are followed through profile views and behind hands, where landmark detectors lose them.
+
+    Args:
+        network: a name or file for :func:`densemarks_model.inference.fast_network`.
+        device: for the same.
+        asset, sites: the head whose canonical coordinates the network speaks of, in the network's version of the cube.
+        doubt: landmarks whose median distance to where the network sees them is larger are rejected, cube units; infinite
+            while the head's place in the network's cube is not known. Once it is, networks without a mask are told it.
+    """
+
+    def __init__(
+        self, network: str | Path, device: str, asset: HeadAsset, sites: DenseSites, doubt: float = math.inf
+    ) -> None:
+        self._name = str(network)
+        self._unaware = fast_network(network, "cuda" if device.startswith("cuda") else "cpu")
+        self._speak_of(asset, sites, doubt)
+
+    def for_head(self, asset: HeadAsset, sites: DenseSites, doubt: float = math.inf) -> HeadEmbedder:
+        """The same network for another head, or for the same one in other coordinates; nothing is known of where to look."""
+        other = copy.copy(self)
+        other._speak_of(asset, sites, doubt)
+        return other
+
+    def _speak_of(self, asset: HeadAsset, sites: DenseSites, doubt: float) -> None:
+        self._doubt = doubt
+        if self._unaware.cube != asset.cube:
+            raise ModelError(f"{self._name}: speaks version {self._unaware.cube} of the canonical cube, the head is in {asset.cube}; use asset.with_cube")
+        self._sites = sites
+        assert asset.canonical is not None
+        self._network = self._unaware.with_surface(asset.canonical if math.isfinite(doubt) else None)
+        embedding = asset.landmarks["mediapipe"]
+        self._landmarks = embedding.positions(asset.canonical, asset.faces)
+        self._numbers = embedding.indices
+        self._head = _extremes(asset)
+        self._crop: HeadCrop | None = None
+        self._misses = 0
+
+    @property
+    def runtime(self) -> str:
+        """What the network runs on, for reports."""
+        return self._network.runtime
+
+    @property
+    def batch(self) -> int:
+        """Frames to give at once to :meth:`look_ahead`: more are no faster on this device, 1 where it wins nothing."""
+        return self._network.batch
+
+    def follow(self, detection: Detection) -> None:
+        """Note where the head is without embedding it."""
+        self._crop, self._misses = self._crop_of(detection), 0
+
+    def _crop_of(self, detection: Detection) -> HeadCrop:
+        """The crop of a frame with a detection, whatever came before."""
+        seen = detection.points[self._numbers].astype(np.float64)
+        camera, _ = _affine(self._landmarks, seen, np.ones(len(seen)), np.ptp(seen, axis=0).max() + 1e-6)
+        return self._shifted(crop_around_landmarks(detection.points), camera)
+
+    def look_ahead(
+        self, images: Sequence[UInt8[np.ndarray, "h w 3"]], detections: Sequence[Detection | None]
+    ) -> list[EmbeddingRecord | None]:
+        """What the network says at the detections of some frames, :attr:`batch` at a time; None for frames without one.
+
+        Nothing is noted. Give each record to :meth:`embed`, in the frames' order.
+        """
+        known = [k for k, detection in enumerate(detections) if detection is not None]
+        records: list[EmbeddingRecord | None] = [None] * len(detections)
+        for start in range(0, len(known), self.batch):
+            at = known[start : start + self.batch]
+            for k, record in zip(at, self._run_many([images[k] for k in at], [self._crop_of(detections[k]) for k in at]), strict=True):  # type: ignore[arg-type]
+                records[k] = record
+        return records
+
+    def embed_many(
+        self, images: Sequence[UInt8[np.ndarray, "h w 3"]], detections: Sequence[Detection | None]
+    ) -> list[tuple[EmbeddingRecord | None, Detection | None]]:
+        """What :meth:`embed` returns for each of consecutive frames, with the network's work done in batches.
+
+        The same crops are looked at: those at detections together, those that depend on the frame before one by one.
+        """
+        ahead = self.look_ahead(images, detections)
+        return [self.embed(*frame) for frame in zip(images, detections, ahead, strict=True)]
+
+    def embed(
+        self, image: UInt8[np.ndarray, "h w 3"], detection: Detection | None, ahead: EmbeddingRecord | None = None
+    ) -> tuple[EmbeddingRecord | None, Detection | None]:
+        """The head in an RGB frame, or None when there is none (or nothing is known yet of where to look).
+
+        Args:
+            ahead: of this frame, from :meth:`look_ahead`; without it the network looks now.
+
+        Returns:
+            The record, and the detection, or None instead of it when the network contradicts it: detectors put whole faces
+            on hair and hands. Then the crop is found as if there had been no detection.
+        """
+        if detection is None:
+            return self._follow_head(image), None
+        before = self._crop
+        self.follow(detection)
+        assert self._crop is not None
+        record = ahead or self._run(image, self._crop)
+        if not self._contradicts(record, detection):
+            return record, detection
+        at_landmarks, self._crop = self._crop, before
+        found = self._follow_head(image)
+        if found is None:  # nothing is where the head was: perhaps a new shot, and a head near the wrong landmarks
+            self._crop = at_landmarks
+            found = self._centred(image, record)
+        return found, None
+
+    def _contradicts(self, record: EmbeddingRecord, detection: Detection) -> bool:
+        """Whether the network sees other places of the head, or no head, where most of the landmarks are."""
+        size = len(record.trust)
+        points = record.crop.to_crop(detection.points[self._numbers].astype(np.float64), size)
+        inside = ((points >= 0) & (points < size)).all(1)
+        x, y = np.floor(points.clip(0, size - 1)).astype(int).T
+        apart = np.linalg.norm(record.coordinates[y, x] - self._landmarks, axis=1)
+        return bool(np.median(np.where(inside & (record.trust[y, x] > MIN_TRUST), apart, np.inf)) > self._doubt)
+
+    def _follow_head(self, image: np.ndarray) -> EmbeddingRecord | None:
+        return None if self._crop is None else self._centred(image, self._run(image, self._crop))
+
+    def _centred(self, image: np.ndarray, record: EmbeddingRecord) -> EmbeddingRecord | None:
+        """``record`` (of the present crop), or one of a better crop; None when it shows no head. Moves the crop for the next frame."""
+        assert self._crop is not None
+        following = self._next_crop(record)
+        if following is None:
+            self._misses += 1
+            if self._misses > _MAX_MISSES:  # it has left: a crop that rests for long would catch whatever passes by
+                self._crop = None
+            return None
+        moved = np.linalg.norm(following.center - self._crop.center) / self._crop.side
+        if moved > 0.15 or abs(np.log(following.side / self._crop.side)) > 0.2:
+            record = self._run(image, following)  # too far off for good locations: look again
+            following = self._next_crop(record) or following
+        self._crop, self._misses = following, 0
+        return record
+
+    def _run(self, image: np.ndarray, crop: HeadCrop) -> EmbeddingRecord:
+        return self._run_many([image], [crop])[0]
+
+    def _run_many(self, images: Sequence[np.ndarray], crops: Sequence[HeadCrop]) -> list[EmbeddingRecord]:
+        """Records of crops, in one call."""
+        size = self._network.image_size
+        said = self._network(np.stack([crop.extract(image, size) for image, crop in zip(images, crops, strict=True)]))
+        return [EmbeddingRecord.of(crop, said, number) for number, crop in enumerate(crops)]
+
+    def _next_crop(self, record: EmbeddingRecord) -> HeadCrop | None:
+        if float(record.trust.mean()) < _MIN_HEAD_SHARE:
+            return None
+        pooled = pool(record, self._sites)
+        seen = pooled.weight > 0
+        if seen.sum() < 30:
+            return None
+        points = (self._sites.canonical + pooled.offsets)[seen].astype(np.float64)
+        pixels, weight = pooled.pixels[seen].astype(np.float64), pooled.weight[seen].astype(np.float64)
+        camera, error = _affine(points, pixels, weight, record.crop.side)
+        if error > _MAX_FIT_ERROR * record.crop.side:
+            return None
+        around = np.zeros((N_LANDMARKS, 2))
+        around[:] = (self._landmarks @ camera[:3] + camera[3]).mean(0)
+        around[self._numbers] = self._landmarks @ camera[:3] + camera[3]
+        return self._shifted(crop_around_landmarks(around), camera)
+
+    def _shifted(self, crop: HeadCrop, camera: Float[np.ndarray, "4 2"]) -> HeadCrop:
+        """Towards the back of a turned head, which a crop around the face would cut off."""
+        outline = self._head @ camera[:3] + camera[3]
+        shift = (outline.min(0) + outline.max(0)) / 2 - crop.center
+        x = np.array([np.cos(crop.roll), np.sin(crop.roll)])
+        along = np.clip(shift @ x, -_MAX_SHIFT * crop.side, _MAX_SHIFT * crop.side)
+        return HeadCrop(crop.center + along * x, crop.side, crop.roll)
+
+
+def _affine(
+    points: Float[np.ndarray, "n 3"], pixels: Float[np.ndarray, "n 2"], weight: Float[np.ndarray, "n"], side: float
+) -> tuple[Float[np.ndarray, "4 2"], float]:
+    """Affine camera by re-weighted least squares, and the median distance that it leaves, pixels."""
+    system = np.concatenate([points, np.ones((len(points), 1))], axis=1)
+    w = weight.copy()
+    for _ in range(4):
+        normal = np.einsum("na,n,nb->ab", system, w, system) + 1e-9 * np.eye(4)
+        camera = np.linalg.solve(normal, np.einsum("na,n,nc->ac", system, w, pixels))
+        error = np.linalg.norm(np.einsum("na,ac->nc", system, camera) - pixels, axis=1)
+        w = weight / (1 + (error / (0.02 * side)) ** 2) ** 2
+    return camera, float(np.median(error))
+
+
+def _extremes(asset: HeadAsset) -> Float[np.ndarray, "n 3"]:
+    """Canonical coordinates of the head without its neck: what a crop should hold."""
+    assert asset.canonical is not None
+    keep = np.ones(asset.n_vertices, bool)
+    if "neck" in asset.regions:
+        keep &= ~asset.regions["neck"]
+    return asset.canonical[keep].astype(np.float64)

@@ -1,0 +1,141 @@
+"""The one pass over the video from which everything else follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from tracker.landmarks.detection import Detection
+from tracker.landmarks.mediapipe_detector import FaceLandmarker
+from tracker.observe.embedder import HeadEmbedder
+from tracker.observe.embedding_store import EmbeddingRecord
+from tracker.observe.observations import Observations, VideoFacts
+from tracker.observe.observe_settings import ObserveSettings
+from tracker.progress import Progress, StageClock, silent
+from tracker.video.reader import VideoReader, VideoSource
+
+
+def observe(
+    source: VideoSource,
+    settings: ObserveSettings,
+    *,
+    embedder: HeadEmbedder | None = None,
+    pictures: bool = False,
+    folder: Path | None = None,
+    landmarker: Path | None = None,
+    at_most: int | None = None,
+    name: str = "look",
+    progress: Progress = silent,
+    clock: StageClock | None = None,
+) -> Observations:
+    """Look at a video once: landmarks of every frame, and what the network says of the head in those that it looks at.
+
+    Args:
+        source: the video.
+        settings: how.
+        embedder: the network; None for landmarks alone.
+        pictures: keep the head's pictures too, for colours. Needs ``embedder``, which finds the head.
+        folder: where the observations are kept; None for a temporary folder that goes with them.
+        landmarker: MediaPipe's model file; None for the one that comes with the project.
+        at_most: look at about so many frames, evenly spread, instead of all.
+        name: of this pass, for ``progress``.
+        progress, clock: to be told.
+
+    Raises:
+        UserError: the video cannot be read, or the folder not written.
+    """
+    clock = clock or StageClock()
+    with source.open() as video:
+        observations = Observations(folder, settings, VideoFacts(video.width, video.height, video.frame_rate))
+        try:
+            every = max(math.ceil((video.frame_count or 0) / at_most), 1) if at_most else 1
+            _look(video, every, observations, embedder, pictures, landmarker, name, progress, clock)
+            damage = (f"{video.problem}; the {len(observations)} frames that decode were tracked",) if video.problem else ()
+        except BaseException:
+            observations.close()
+            raise
+    observations.finish(damage)
+    return observations
+
+
+def _look(
+    video: VideoReader,
+    every: int,
+    observations: Observations,
+    embedder: HeadEmbedder | None,
+    pictures: bool,
+    landmarker: Path | None,
+    name: str,
+    progress: Progress,
+    clock: StageClock,
+) -> None:
+    total = None if video.frame_count is None else math.ceil(video.frame_count / every)
+    frames = islice(video, 0, None, every)
+    looker = None if embedder is None else _Looker(embedder, observations.settings.stride)
+    with clock.stage("landmarks"):
+        detector = FaceLandmarker(landmarker)
+    with detector:
+        while True:
+            with clock.stage("landmarks"):
+                group = list(islice(frames, 1 if looker is None else looker.group))
+                detections = [detector.detect(frame.image, frame.timestamp) for frame in group]
+            if not group:
+                break
+            records: list[EmbeddingRecord | None] = [None] * len(group)
+            if looker is not None:
+                with clock.stage("network"):
+                    looked = looker([frame.image for frame in group], detections)
+                records, detections = [record for record, _ in looked], [kept for _, kept in looked]
+            for frame, detection, record in zip(group, detections, records, strict=True):
+                observations.add(frame.timestamp, detection, record, frame.image if pictures else None)
+                progress(name, len(observations), total)
+
+
+class _Looker:
+    """Decides at which frames the network looks: every so-many-th with landmarks, and each without.
+
+    Takes frames in groups, since a GPU looks at many at once. What it finds is the same for groups of any size.
+
+    Attributes:
+        group: frames to give at once.
+    """
+
+    def __init__(self, embedder: HeadEmbedder, stride: int) -> None:
+        self._embedder, self._stride = embedder, stride
+        self._since = stride  # frames since it looked last
+        self.group = 1 if embedder.batch == 1 else embedder.batch * stride
+
+    def __call__(
+        self, images: Sequence[np.ndarray], detections: Sequence[Detection | None]
+    ) -> list[tuple[EmbeddingRecord | None, Detection | None]]:
+        """For each of consecutive RGB frames: what the network says, if it looks, and the detection unless that contradicts it."""
+        ahead: Sequence[EmbeddingRecord | None] = [None] * len(images)
+        if self.group > 1:
+            ahead = self._embedder.look_ahead(images, self._expected(detections))
+        return [self._look(*frame) for frame in zip(images, detections, ahead, strict=True)]
+
+    def _expected(self, detections: Sequence[Detection | None]) -> list[Detection | None]:
+        """Those at which the network will look if it contradicts none of them."""
+        since, due = self._since, []
+        for detection in detections:
+            since += 1
+            looks = detection is not None and since >= self._stride
+            due.append(detection if looks else None)
+            since = 0 if looks else since
+        return due
+
+    def _look(
+        self, image: np.ndarray, detection: Detection | None, ahead: EmbeddingRecord | None
+    ) -> tuple[EmbeddingRecord | None, Detection | None]:
+        self._since += 1
+        if detection is not None and self._since < self._stride:
+            self._embedder.follow(detection)
+            return None, detection
+        record, kept = self._embedder.embed(image, detection, ahead)
+        if record is not None:
+            self._since = 0 if kept is not None else self._stride
+        return record, kept

@@ -1,0 +1,79 @@
+"""A run of the command line: everything in one folder, complete or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from tracker.export import check_formats, export, formats_of_run
+from tracker.observe.reading import PICTURES
+from tracker.overlay import write_overlay
+from tracker.pipeline import Request, run
+from tracker.progress import Progress, StageClock, silent
+from tracker.result import TrackResult
+from tracker.run_report import RunReport, peak_memory_mb
+from tracker.workspace import result_folder
+
+
+def track_to_folder(
+    request: Request,
+    out: Path,
+    name: str | None = None,
+    *,
+    formats: Sequence[str] = (),
+    overlay: bool = True,
+    progress: Progress = silent,
+) -> RunReport:
+    """Track a video and write ``out/name/``: parameters, the animated mesh, the overlay, a summary, and what else is asked for.
+
+    Args:
+        request: what to track, and how.
+        out, name: where to; the video's name without its ending when None.
+        formats: of :data:`tracker.export.EXPORTERS`, besides those that every run writes.
+        overlay: write overlay.mp4.
+        progress: told how far it is.
+
+    Raises:
+        UserError: anything about the input, the options or the machine that stands in the way. Nothing is written then.
+    """
+    clock = StageClock()
+    check_formats(formats, textured=PICTURES in request.settings.reads) if formats else None
+    name = name or request.video.resolve().stem or "video"
+    with result_folder(out, name) as (staging, scratch):
+        result = run(request, scratch=scratch, draws=overlay, progress=progress, clock=clock)
+        files: list[str] = []
+        for chosen in formats_of_run(formats, textured=result.texture is not None):
+            with clock.stage(chosen):
+                files += export(result.track, result.head, chosen, staging, texture=result.texture, progress=progress)
+        if overlay:
+            with clock.stage("overlay"):
+                write_overlay(
+                    staging / "overlay.mp4", request.video, result.track, result.head, request.settings.overlay, result.texture,
+                    result.device.draw, progress,
+                )  # fmt: skip
+            files.append("overlay.mp4")
+        report = report_of(result, out / name, (*dict.fromkeys(files), "summary.json"), clock)
+        (staging / "summary.json").write_text(json.dumps(report.json(), indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def report_of(result: TrackResult, folder: Path, files: Sequence[str], clock: StageClock) -> RunReport:
+    """Numbers of a finished run."""
+    track, fit = result.track, result.fit
+    return RunReport(
+        folder=folder,
+        files=tuple(files),
+        head=result.head.name,
+        preset=result.preset,
+        where=result.where,
+        frames=track.n_frames,
+        valid_frames=int(track.valid.sum()),
+        error_percent=fit.error_percent[track.valid],
+        focal_px=track.focal_px,
+        focal_log_sigma=fit.focal_log_sigma,
+        seconds=clock.seconds,
+        total_seconds=clock.total,
+        peak_memory_mb=peak_memory_mb(),
+        notes=result.notes,
+    )

@@ -1,0 +1,1 @@
+"""The fit: stages as data, keyframes, windows of frames, calibration, texture."""

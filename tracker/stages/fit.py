@@ -1,0 +1,194 @@
+"""The second seam: observations in, a track out. No video, no files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from flame_assets.asset import HeadAsset
+from tracker.camera import FocalPrior, focal_prior
+from tracker.errors import UserError
+from tracker.head_track import HeadTrack
+from tracker.observe.observations import Observations
+from tracker.observe.reading import DENSE, PICTURES, ObservationReader
+from tracker.observe.sites import skin_triangles, spread_points, spread_sites
+from tracker.progress import Progress, StageClock, silent
+from tracker.residuals.appearance import Appearance
+from tracker.residuals.fit_head import FitHead
+from tracker.stages.fit_settings import FitBase
+from tracker.stages.keyframes import SharedFit, fit_shared
+from tracker.stages.windows import FrameFits, fit_frames
+
+# Keyframes are chosen among at most this many frames, evenly spread over the video.
+_KEYFRAME_CANDIDATES = 1000
+
+DENSE_ONLY_CONFIDENCE = 0.5
+"""Confidence at most of frames whose face no detector found and the dense cues alone tracked."""
+
+# Landmark error up to which a frame's confidence is the detector's own: percent, and at most this share of the limit.
+_FULL_ERROR_PERCENT, _FULL_ERROR_SHARE = 2.0, 0.1
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A track, and what its fit found beside it.
+
+    Attributes:
+        track: the result.
+        error_percent: each frame's median landmark error, percent of its inter-ocular distance; infinite without a head.
+        focal_log_sigma: posterior standard deviation of ``log(focal)``, 0 when it was given.
+        appearance: albedo and light of the skin, or None.
+        found: frames whose landmarks counted.
+    """
+
+    track: HeadTrack
+    error_percent: Float[np.ndarray, "frames"]
+    focal_log_sigma: float
+    appearance: Appearance | None
+    found: Bool[np.ndarray, "frames"]
+
+    def notes(self) -> Iterator[str]:
+        """What the user should know of the frames without a sure head, one sentence each."""
+        valid = self.track.valid
+        blind = int((valid & ~self.found).sum())
+        if blind:
+            yield (
+                f"{blind} frames have no detected face, or one that the network contradicts, and were tracked by the dense cues "
+                f"alone, with confidence at most {DENSE_ONLY_CONFIDENCE:g}"
+            )
+        missing = int((~valid).sum())
+        if missing:
+            yield f"{missing} frames have no tracked head; they hold the nearest tracked frame's values, with valid=False"
+
+
+def fit(
+    observations: Observations,
+    asset: HeadAsset,
+    settings: FitBase,
+    camera: FocalPrior | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+    clock: StageClock | None = None,
+) -> Fit:
+    """Fit a head to observations: identity and focal length on keyframes, then every frame.
+
+    Args:
+        observations: what was seen.
+        asset: the head, in the cube of the network that looked.
+        settings: a preset's stages and cues.
+        camera: what is known of it; the usual prior when None.
+        device: where the fit runs.
+        progress, clock: to be told.
+
+    Raises:
+        UserError: no head in any frame.
+    """
+    clock, facts = clock or StageClock(), observations.facts
+    camera = camera or focal_prior(facts.width, facts.height)
+    tracked = observations.seen
+    if len(tracked) == 0:
+        raise UserError(
+            f"no face was found in any of the {len(observations)} frames; the face must be larger than about "
+            "40 pixels and not turned away"
+        )
+    head = head_for(asset, settings, observations, device)
+    model = head.model
+    sites = None if head.dense is None else head.dense.sites
+    read = ObservationReader(observations, sites, model.expression_names, observations.settings, model.dtype, model.device)
+    offered = tracked[:: math.ceil(len(tracked) / _KEYFRAME_CANDIDATES)]
+    with clock.stage("keyframes"):
+        shared = fit_shared(head, torch.as_tensor(offered), read, camera, settings)
+    fits: list[FrameFits] = []
+    with clock.stage("frames"):
+        for window in fit_frames(head, torch.as_tensor(tracked), read, shared, camera.principal_point, settings):
+            fits.append(window)
+            progress("fit", sum(len(f.frames) for f in fits), len(tracked))
+    return assemble(observations, fits, shared, camera, asset, settings.windows.max_error_percent)
+
+
+def head_for(
+    asset: HeadAsset, settings: FitBase, observations: Observations, device: torch.device | str = "cpu"
+) -> FitHead:
+    """The head at what the cues of ``settings`` look at: landmarks, sites, points of the skin."""
+    sites = spread_sites(asset, observations.settings.sites) if DENSE in settings.reads else None
+    skin = spread_points(asset, skin_triangles(asset), settings.cue("photometric").points) if PICTURES in settings.reads else None
+    return FitHead.build(asset, device, sites, skin)
+
+
+def assemble(
+    observations: Observations,
+    fits: list[FrameFits],
+    shared: SharedFit,
+    camera: FocalPrior,
+    asset: HeadAsset,
+    max_error_percent: float,
+) -> Fit:
+    """Put the windows together; frames without a head take the values of the nearest tracked frame.
+
+    Raises:
+        UserError: no frame's landmark error is below ``max_error_percent``.
+    """
+    total, facts = len(observations), observations.facts
+    error = np.full(total, np.inf)
+    frames = torch.cat([f.frames for f in fits]).cpu().numpy()
+    error[frames] = torch.cat([f.error_percent for f in fits]).cpu().numpy()
+    valid = error <= max_error_percent
+    if not valid.any():
+        raise UserError("the head model could not be fitted to any frame; are these really faces?")
+    row_of = np.zeros(total, int)
+    row_of[frames] = np.arange(len(frames))
+    rows = row_of[nearest_index(valid)]
+
+    def column(name: str, width: int) -> np.ndarray:
+        if name not in fits[0].values:
+            return np.zeros((total, width))
+        return torch.cat([f.values[name] for f in fits]).cpu().numpy()[rows]
+
+    track = HeadTrack(
+        rotation=column("rotation", 3),
+        neck_pose=column("neck_pose", 3),
+        jaw_pose=column("jaw_pose", 3),
+        eyes_pose=column("eyes_pose", 6),
+        translation=column("translation", 3),
+        shape=shared.identity.cpu().numpy(),
+        expr=column("expr", asset.n_expression),
+        focal_px=shared.focal_px,
+        principal_point=np.array(camera.principal_point),
+        image_size=np.array([facts.height, facts.width]),
+        timestamps=observations.timestamps,
+        valid=valid,
+        confidence=np.where(valid, _quality(error, max_error_percent) * _detected(observations), 0.0),
+        timestep_id=np.array([f"{t:05d}" for t in range(total)]),
+        expression_names=asset.expression_names,
+        head_name=asset.name,
+        head_sha256=asset.sha256(),
+        frame_rate=facts.frame_rate,
+    )
+    return Fit(track, error, shared.focal_log_sigma, shared.appearance, observations.found)
+
+
+def _quality(error: np.ndarray, limit: float) -> np.ndarray:
+    """Share of the detector's confidence that a frame keeps: all of it up to 2 % error, none at the limit that makes it
+    invalid; a stricter limit is stricter all the way."""
+    full = min(_FULL_ERROR_PERCENT, _FULL_ERROR_SHARE * limit)
+    return np.clip((limit - error) / (limit - full), 0, 1)
+
+
+def _detected(observations: Observations) -> np.ndarray:
+    return np.where(observations.found, observations.confidence, DENSE_ONLY_CONFIDENCE)
+
+
+def nearest_index(valid: np.ndarray) -> np.ndarray:
+    """For every frame, the nearest valid one (the earlier of two)."""
+    positions = np.flatnonzero(valid)
+    after = np.searchsorted(positions, np.arange(len(valid))).clip(0, len(positions) - 1)
+    before = (after - 1).clip(0)
+    frames = np.arange(len(valid))
+    closer_before = np.abs(frames - positions[before]) <= np.abs(positions[after] - frames)
+    return np.where(closer_before, positions[before], positions[after])
