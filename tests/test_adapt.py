@@ -16,11 +16,11 @@ import pytest
 import torch
 
 from densemarks_model import ModelError, load_network
-from densemarks_model.adapt import pictures as pictures_module
+from densemarks_model.adapt import rendered as pictures_module
 from densemarks_model.adapt import session
 from densemarks_model.adapt.__main__ import build_parser, main
-from densemarks_model.adapt.clips import GAP_SECONDS, HELD_OUT_SHARE, INGEST, find_clips, plan_parts, prepare_clips
-from densemarks_model.adapt.pictures import Stretch, held_out_shards, kept_aside
+from densemarks_model.adapt.own_clips import GAP_SECONDS, HELD_OUT_SHARE, INGEST, find_clips, plan_parts, prepare_clips
+from densemarks_model.adapt.rendered import Stretch, held_out_shards, kept_aside
 from densemarks_model.adapt.rows import Rows, held_out_faces, table, verdict
 from densemarks_model.adapt.session import Options, Stopped, adapt
 from densemarks_model.adapt.training import Material, fitting_steps, seconds_a_step

@@ -24,10 +24,10 @@ from tracker.evaluation.baselines import TRACKERS, Tracked
 from tracker.evaluation.baselines.mediapipe_own import head_poses
 from tracker.evaluation.html_report import html_report, overlays
 from tracker.evaluation.independent_landmarks import INNER, lid_opening, nme_pct, projected_landmarks
+from tracker.evaluation.markdown_report import gave_up, markdown_report, worse_than_landmarks
 from tracker.evaluation.motion import amplitude, jitter_deg, lag_frames
-from tracker.evaluation.pictures import colour_spread, flow_agreement_px, silhouette_iou
+from tracker.evaluation.picture_measures import colour_spread, flow_agreement_px, silhouette_iou
 from tracker.evaluation.plots import figures, write_png
-from tracker.evaluation.report import gave_up, markdown_report, worse_than_landmarks
 from tracker.evaluation.rows import MARK, REAL_ROWS, SYNTHETIC_ROWS, Row
 from tracker.evaluation.solver_checks import compare_with_adam, prepare
 from tracker.evaluation.summary import real_summary, synthetic_summary

@@ -16,7 +16,7 @@ from densemarks_model.crops import HeadCrop
 from densemarks_model.data import panoramas
 from densemarks_model.data.cycles import camera, shelf, strands, studio
 from densemarks_model.data.cycles.blender import load_bpy
-from densemarks_model.data.cycles.pictures import VISITS, neckwear, person_of, pictures_of
+from densemarks_model.data.cycles.photographer import VISITS, neckwear, person_of, pictures_of
 from densemarks_model.data.cycles.studio import even_rims
 from densemarks_model.data.cycles.wardrobe import NECKWEAR, Wardrobe, random_wardrobe
 from densemarks_model.data.synthetic import accessories
@@ -40,7 +40,7 @@ def person():
 
 
 def test_blender_is_not_imported_before_a_studio_opens():
-    script = "import sys, densemarks_model.data.cycles.pictures, densemarks_model.data.cycles.__main__; sys.exit('bpy' in sys.modules)"
+    script = "import sys, densemarks_model.data.cycles.photographer, densemarks_model.data.cycles.__main__; sys.exit('bpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT).returncode == 0
 
 

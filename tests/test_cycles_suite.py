@@ -17,7 +17,7 @@ from tracker.errors import UserError
 from tracker.evaluation import cycles_suite
 from tracker.evaluation.cycles_suite import FOLDER, SAMPLED, known_clips, read_truths
 from tracker.evaluation.html_report import html_report
-from tracker.evaluation.report import markdown_report
+from tracker.evaluation.markdown_report import markdown_report
 from tracker.evaluation.summary import synthetic_summary
 from tracker.evaluation.synthetic_suite import ClipTruth, KnownClip, score, score_clips
 from tracker.landmarks.landmark_schemes import INTER_OCULAR

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tracker.errors import UserError
-from tracker.rendering import Renderer, devices, get_renderer, registry, resolve_device
+from tracker.rendering import Renderer, backends, devices, get_renderer, resolve_device
 from tracker.rendering.topology import TopologyCache, build_topology
 
 CPU = torch.device("cpu")
@@ -115,8 +115,8 @@ class Made(Renderer):
 
 
 def test_one_renderer_per_backend_and_device(monkeypatch):
-    monkeypatch.setattr(registry, "_made", {})
-    monkeypatch.setattr(registry, "_make", Made)
+    monkeypatch.setattr(backends, "_made", {})
+    monkeypatch.setattr(backends, "_make", Made)
     monkeypatch.setattr(Made, "count", 0)
     start, found = threading.Barrier(8), []
 
@@ -139,9 +139,9 @@ def test_a_backend_that_cannot_be_made_is_tried_again(monkeypatch):
     def refuse(name, device):
         raise UserError("not now")
 
-    monkeypatch.setattr(registry, "_made", {})
+    monkeypatch.setattr(backends, "_made", {})
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "_make", refuse)
+        patch.setattr(backends, "_make", refuse)
         with pytest.raises(UserError, match="not now"):
             get_renderer("cpu")
     assert get_renderer("cpu").name == "cpu"

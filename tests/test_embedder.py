@@ -26,7 +26,7 @@ from tracker.observe.embedding_store import MAX_SIDE, EmbeddingRecord, Embedding
 from tracker.observe.first_pass import _Looker
 from tracker.observe.signed_distance import FINER, FINEST, finer, signed_distance
 from tracker.observe.sites import DenseSites, spread_sites
-from tracker.rendering.registry import get_renderer
+from tracker.rendering.backends import get_renderer
 from tracker.residuals import state as state_module
 from tracker.residuals.fit_head import FitHead
 from tracker.residuals.state import FitState

@@ -14,9 +14,9 @@ import trimesh
 from densemarks_model import ModelError
 from densemarks_model.crops import HeadCrop, center_crop
 from densemarks_model.evaluation.network import Network
-from densemarks_model.evaluation.pictures import HeadMaps, paste, read_picture, write_picture
 from densemarks_model.evaluation.queries import heat, region_places, vertex_places, warp_texture
 from densemarks_model.evaluation.stereo import StereoCamera, read_cameras, reconstruct, triangulate
+from densemarks_model.evaluation.still_pictures import HeadMaps, paste, read_picture, write_picture
 from densemarks_model.matching import CubeIndex, mutual_matches, sample_bilinear
 from flame_assets.load import load_head
 from tools import evaluate_embeddings, highlight_region, stereo_points

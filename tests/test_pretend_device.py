@@ -16,7 +16,7 @@ from tests.small_scene import CENTRE, FOCAL, small_scene
 from tests.tracks import talking_track
 from tracker.camera import Camera
 from tracker.overlay import painter_for
-from tracker.rendering import clip_to_pixels, perspective, registry, vertex_normals, visible_points, world_to_clip
+from tracker.rendering import backends, clip_to_pixels, perspective, vertex_normals, visible_points, world_to_clip
 from tracker.residuals.appearance import Appearance
 from tracker.residuals.priors import DifferenceResidual, PriorResidual
 from tracker.residuals.smoothness import SmoothnessResidual
@@ -31,7 +31,7 @@ from tracker.track_vertices import track_vertices, vertices_on_device
 
 @pytest.fixture
 def far(monkeypatch):
-    monkeypatch.setitem(registry._made, ("cpu", DEVICE), FarRenderer())
+    monkeypatch.setitem(backends._made, ("cpu", DEVICE), FarRenderer())
     with PretendDevice() as pretended:
         yield pretended
 
@@ -134,7 +134,7 @@ def test_camera_and_visibility(far):
     asset = tiny_head()
     vertices, faces = torch.as_tensor(asset.v_template).float(), torch.as_tensor(asset.faces, dtype=torch.int32)
     results = []
-    for move, renderer in ((lambda value: value, registry.get_renderer("cpu")), (send, FarRenderer())):
+    for move, renderer in ((lambda value: value, backends.get_renderer("cpu")), (send, FarRenderer())):
         world, tri = move(vertices + torch.tensor([0.0, 0, 0.4])), move(faces)
         for focal in (FOCAL, move(torch.tensor(FOCAL))):
             camera = perspective(focal, *CENTRE, 512, 512).to(world)

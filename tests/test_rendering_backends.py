@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tests.devices import missing_for_cuda, needs_cuda
 from tracker.errors import UserError
-from tracker.rendering import Renderer, get_renderer, registry
+from tracker.rendering import Renderer, backends, get_renderer
 
 CPU = get_renderer("cpu")
 
@@ -106,7 +106,7 @@ def test_conversion_to_pytorch3ds_conventions(monkeypatch, size):
     renderer.rasterize_meshes, structures.Meshes = documented_rasterize_meshes, SimpleNamespace
     for name in ("pytorch3d", "pytorch3d.renderer"):
         monkeypatch.setitem(sys.modules, name, ModuleType(name))
-    monkeypatch.setattr(registry, "_made", {})  # what is made from the stand-in must not outlive it
+    monkeypatch.setattr(backends, "_made", {})  # what is made from the stand-in must not outlive it
     monkeypatch.setitem(sys.modules, "pytorch3d.renderer.mesh", renderer)
     monkeypatch.setitem(sys.modules, "pytorch3d.structures", structures)
     check_pytorch3d(get_renderer("pytorch3d"), size)

@@ -33,10 +33,10 @@ from tracker.evaluation.baselines.files import read_result
 from tracker.evaluation.cycles_suite import known_clips
 from tracker.evaluation.html_report import Overlay, html_report, overlays
 from tracker.evaluation.independent_landmarks import check_installed
+from tracker.evaluation.markdown_report import markdown_report
 from tracker.evaluation.plots import figures, write_png
 from tracker.evaluation.real_suite import RealClip
 from tracker.evaluation.real_suite import run_suite as run_real
-from tracker.evaluation.report import markdown_report
 from tracker.evaluation.solver_checks import (
     amplitude_kept,
     compare_with_adam,

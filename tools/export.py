@@ -90,7 +90,7 @@ def read_texture(folder: Path) -> np.ndarray | None:
             return None
     except (OSError, ValueError, KeyError, TypeError):
         pass  # a folder without its summary: what lies there is taken to belong together
-    from tracker.export.pictures import read_picture
+    from tracker.export.texture_png import read_picture
 
     return read_picture(path)
 

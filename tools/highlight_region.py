@@ -18,7 +18,8 @@ sys.path.insert(0, str(ROOT))
 
 from densemarks_model.errors import ModelError  # noqa: E402
 from densemarks_model.evaluation.network import open_network  # noqa: E402
-from densemarks_model.evaluation.pictures import (  # noqa: E402
+from densemarks_model.evaluation.queries import highlight, region_places, vertex_places  # noqa: E402
+from densemarks_model.evaluation.still_pictures import (  # noqa: E402
     CROPS,
     check_output,
     embed_head,
@@ -26,7 +27,6 @@ from densemarks_model.evaluation.pictures import (  # noqa: E402
     read_picture,
     write_picture,
 )
-from densemarks_model.evaluation.queries import highlight, region_places, vertex_places  # noqa: E402
 from flame_assets.asset import AssetError, HeadAsset  # noqa: E402
 from flame_assets.load import load_head  # noqa: E402
 from tracker.errors import UserError  # noqa: E402

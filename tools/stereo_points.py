@@ -25,14 +25,14 @@ sys.path.insert(0, str(ROOT))
 
 from densemarks_model.errors import ModelError  # noqa: E402
 from densemarks_model.evaluation.network import open_network  # noqa: E402
-from densemarks_model.evaluation.pictures import (  # noqa: E402
+from densemarks_model.evaluation.stereo import StereoPoints, read_cameras, reconstruct  # noqa: E402
+from densemarks_model.evaluation.still_pictures import (  # noqa: E402
     CROPS,
     check_output,
     embed_head,
     find_head,
     read_picture,
 )
-from densemarks_model.evaluation.stereo import StereoPoints, read_cameras, reconstruct  # noqa: E402
 from densemarks_model.matching import sample_bilinear  # noqa: E402
 from flame_assets.atomic_files import atomic_file  # noqa: E402
 from tracker.errors import UserError  # noqa: E402

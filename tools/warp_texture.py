@@ -14,7 +14,8 @@ sys.path.insert(0, str(ROOT))
 
 from densemarks_model.errors import ModelError  # noqa: E402
 from densemarks_model.evaluation.network import open_network  # noqa: E402
-from densemarks_model.evaluation.pictures import (  # noqa: E402
+from densemarks_model.evaluation.queries import side_by_side, warp_texture  # noqa: E402
+from densemarks_model.evaluation.still_pictures import (  # noqa: E402
     CROPS,
     check_output,
     embed_head,
@@ -22,7 +23,6 @@ from densemarks_model.evaluation.pictures import (  # noqa: E402
     read_picture,
     write_picture,
 )
-from densemarks_model.evaluation.queries import side_by_side, warp_texture  # noqa: E402
 from tracker.errors import UserError  # noqa: E402
 
 

@@ -16,9 +16,9 @@ from flame_assets.asset import HeadAsset
 from flame_assets.settings_files import Settings
 from tracker.head_track import HeadTrack
 from tracker.progress import Progress, silent
+from tracker.rendering.backends import get_renderer
 from tracker.rendering.canvas import MeshCanvas
 from tracker.rendering.clip_space import perspective, to_image, vertex_normals, world_to_clip
-from tracker.rendering.registry import get_renderer
 from tracker.track_vertices import vertices_on_device
 from tracker.video.reader import at_times, open_video
 from tracker.video.writer import VideoWriter

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from densemarks_model.adapt.clips import INGEST, PARTS, clip_digest, find_clips, prepare_clips
-from densemarks_model.adapt.pictures import held_out_shards, render_pictures
+from densemarks_model.adapt.own_clips import INGEST, PARTS, clip_digest, find_clips, prepare_clips
+from densemarks_model.adapt.rendered import held_out_shards, render_pictures
 from densemarks_model.adapt.rows import Rows, measure, table, verdict
 from densemarks_model.adapt.training import LEAST_STEPS, Material, computes_bf16, fitting_steps, seconds_a_step, train
 from densemarks_model.checkpoint_files import DEFAULT_HEAD, HEAD, read_header, save_network

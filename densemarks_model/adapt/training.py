@@ -17,8 +17,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from densemarks_model.adapt.pictures import Stretch, kept_aside
-from densemarks_model.train.prepared_clips import PairSource
+from densemarks_model.adapt.rendered import Stretch, kept_aside
 from densemarks_model.evaluation.landmarks import model_places
 from densemarks_model.lite import LiteConfig
 from densemarks_model.openvino_import import import_openvino
@@ -26,6 +25,7 @@ from densemarks_model.train.checkpoint import CHECKPOINT, PREVIOUS
 from densemarks_model.train.config import TrainConfig, parse_config
 from densemarks_model.train.distributed import Processes
 from densemarks_model.train.loop import Trainer
+from densemarks_model.train.prepared_clips import PairSource
 from densemarks_model.train.shards import ShardSource
 
 LEAST_STEPS = 10

@@ -8,7 +8,7 @@ from jaxtyping import Float, UInt8
 from scipy.spatial import cKDTree
 
 from densemarks_model.errors import ModelError
-from densemarks_model.evaluation.pictures import HeadMaps, paste
+from densemarks_model.evaluation.still_pictures import HeadMaps, paste
 from densemarks_model.matching import CONFIDENCE, CubeIndex, sample_bilinear
 from flame_assets.asset import HeadAsset
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from densemarks_model.errors import ModelError
-from densemarks_model.evaluation.pictures import HeadMaps
+from densemarks_model.evaluation.still_pictures import HeadMaps
 from densemarks_model.matching import CONFIDENCE, mutual_matches
 
 

@@ -28,6 +28,7 @@ HAIRLINE = ((-0.20, -0.055), (-0.10, -0.055), (-0.078, -0.025), (-0.070, 0.030),
 
 def name_regions(morpher: Morpher, template: np.ndarray) -> dict[str, np.ndarray]:
     """Masks ``(V,)`` over the template's vertices. ``face`` is the skin in front of ears and scalp, above the neck."""
+    # long for being a list: one region after another, the later ones made of the earlier
     source, slot = morpher.source, morpher.slot
     mesh = QuadMesh(source.quads[source.groups == "body"])
     out: dict[str, np.ndarray] = {}

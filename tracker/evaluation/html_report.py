@@ -15,8 +15,8 @@ from jaxtyping import UInt8
 
 from tracker.camera import CAMERA_POSITION
 from tracker.evaluation.baselines import Tracked
+from tracker.evaluation.markdown_report import gave_up, worse_than_landmarks
 from tracker.evaluation.plots import figures, svg
-from tracker.evaluation.report import gave_up, worse_than_landmarks
 from tracker.evaluation.rows import REAL_ROWS, SYNTHETIC_ROWS, Row, footnotes
 from tracker.evaluation.summary import look_up
 from tracker.overlay import MeshPainter

@@ -21,7 +21,7 @@ from tracker.evaluation.independent_landmarks import (
     projected_landmarks,
 )
 from tracker.evaluation.motion import amplitude, jitter_deg, lag_frames
-from tracker.evaluation.pictures import colour_spread, flow_agreement_px, silhouette_iou
+from tracker.evaluation.picture_measures import colour_spread, flow_agreement_px, silhouette_iou
 
 MEASURES = (
     "independent_landmarks_nme_pct",

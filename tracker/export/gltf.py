@@ -21,10 +21,10 @@ from flame_assets.asset import JOINT_NAMES, JOINT_PARENTS, HeadAsset
 from tracker.camera import CAMERA_POSITION, Camera
 from tracker.export.camera_matrices import FAR_M, NEAR_M
 from tracker.export.glb_file import INDEX_DATA, VERTEX_DATA, GlbFile
-from tracker.export.pictures import encode_png
 from tracker.export.registry import ExportJob
 from tracker.export.rig import Rig, build_rig
 from tracker.export.surface import SplitSurface, material, split_at_seams, surface_parts, unit_normals
+from tracker.export.texture_png import encode_png
 from tracker.head_track import HeadTrack
 from tracker.track_vertices import check_head
 

@@ -73,8 +73,8 @@ EXPORTERS: dict[str, Exporter] = {
         Exporter("npz", "flame_params.npz", "head parameters of every frame, and the camera", "tracker.export.flame_params:export", by_default=True),
         Exporter("glb", "head.glb", "the animated head, glTF 2.0", "tracker.export.gltf:export", by_default=True),
         Exporter(
-            "texture", "texture.png", "colours of the skin without the light, in the head's uv layout", "tracker.export.pictures:export",
-            by_default=True, needs_texture=True, refuses="tracker.export.pictures:refuses",
+            "texture", "texture.png", "colours of the skin without the light, in the head's uv layout", "tracker.export.texture_png:export",
+            by_default=True, needs_texture=True, refuses="tracker.export.texture_png:refuses",
         ),
         Exporter("obj", "meshes/00000.obj …", "one mesh per frame, Wavefront OBJ with uv and named groups", "tracker.export.obj:export"),
         Exporter("ply", "meshes/00000.ply …", "one mesh per frame, binary PLY", "tracker.export.ply:export"),

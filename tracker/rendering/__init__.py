@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 from tracker.rendering.antialias import antialias_edges
+from tracker.rendering.backends import BackendName, available_backends, get_renderer
 from tracker.rendering.clip_space import (
     camera_to_clip,
     clip_to_pixels,
@@ -23,7 +24,6 @@ from tracker.rendering.clip_space import (
     world_to_clip,
 )
 from tracker.rendering.devices import Device, resolve_device
-from tracker.rendering.registry import BackendName, available_backends, get_renderer
 from tracker.rendering.renderer import Renderer
 from tracker.rendering.topology import EdgeTopology, build_topology
 from tracker.rendering.visibility import visible_points

@@ -113,6 +113,7 @@ def _find_silhouettes(
 def _find_crossings(
     rast: Float[Tensor, "batch height width 4"], pos: Float[Tensor, "batch verts 4"], topology: EdgeTopology
 ) -> _Crossings:
+    # one long function: its steps share two dozen arrays over the same edges, which parts of it would hand to and fro
     height, width = rast.shape[1:3]
     in_front = pos[..., 3] > _MIN_W
     ndc = pos[..., :3] / torch.where(in_front, pos[..., 3], 1)[..., None]

@@ -14,8 +14,8 @@ from importlib.util import find_spec
 import torch
 
 from tracker.errors import UserError
+from tracker.rendering.backends import BackendName, get_renderer
 from tracker.rendering.cuda_backend import INSTALL_COMMAND
-from tracker.rendering.registry import BackendName, get_renderer
 
 _NO_CUDA = "PyTorch sees no CUDA device"
 _NO_NVDIFFRAST = "nvdiffrast is not installed"

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tracker.camera import FocalPrior
 from tracker.observe.frame_batch import FrameBatch
-from tracker.rendering.registry import get_renderer
+from tracker.rendering.backends import get_renderer
 from tracker.rendering.renderer import Renderer
 from tracker.residuals.appearance import Appearance
 from tracker.residuals.fit_head import FitHead

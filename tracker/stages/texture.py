@@ -17,9 +17,9 @@ from tracker.camera import CAMERA_POSITION, Camera, project
 from tracker.head_track import HeadTrack
 from tracker.observe.embedding_store import EmbeddingRecord
 from tracker.observe.observations import Observations
+from tracker.rendering.backends import get_renderer
 from tracker.rendering.canvas import MeshCanvas
 from tracker.rendering.clip_space import perspective, to_image, vertex_normals, world_to_clip
-from tracker.rendering.registry import get_renderer
 from tracker.residuals.appearance import Appearance, harmonics
 from tracker.track_vertices import vertices_on_device
 from tracker.video.reader import VideoSource, at_times

@@ -61,7 +61,7 @@ def _photograph(options: argparse.Namespace, shelf: Shelf, missing: list[int], b
     import cv2
     import torch
 
-    from densemarks_model.data.cycles.pictures import Photographer, person_of, pictures_of
+    from densemarks_model.data.cycles.photographer import Photographer, person_of, pictures_of
 
     torch.set_num_threads(1)  # Cycles has the cores
     cv2.setNumThreads(1)

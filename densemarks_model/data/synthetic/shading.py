@@ -89,6 +89,7 @@ def shade(
         shadow: (K, S, S) depths seen from the first K lights. shadow_matrix: (K, 3, 4) camera space to their clip space.
         middle: (4,): the head's middle in camera space, and how much hair's ambient light follows the place around it.
     """
+    # one kernel: the loop over pixels is compiled as a whole, and nothing in it is allocated
     height, width = rast.shape[0], rast.shape[1]
     for row in range(height):
         for column in range(width):
