@@ -301,16 +301,16 @@ class _TorchNetwork:
         self._network, self.cube = embedder.network, embedder.cube
         self._device, self._bf16 = device, bf16
         self._lite = isinstance(self._network, LiteNet)
-        self.image_size = self._network.config.image_size if self._lite else 512
-        # one crop of the authors' network has 1024 patches; four occupy a GPU, and its maps are large
-        self.batch = 1 if device == "cpu" else 16 if self._lite else 4
-        if surface is not None and self._lite:
-            raise ModelError(f"{path_or_name}: a lite network has its own mask; surface is for the authors' network")
+        self._wants_surface = hasattr(self._network, "set_surface")
+        self.image_size = self._network.crop_size
+        self.batch = 1 if device == "cpu" else self._network.gpu_batch
+        if surface is not None and not self._wants_surface:
+            raise ModelError(f"{path_or_name}: has its own mask; surface is for the authors' network")
         self._surface = self._checked(surface)
         self.runtime = f"torch {device} {'bf16' if bf16 else 'f32'}"
 
     def with_surface(self, points: Float[np.ndarray, "points 3"] | None) -> FastNetwork:
-        if self._lite:
+        if not self._wants_surface:
             return self
         other = copy.copy(self)
         other._surface = self._checked(points)
@@ -336,5 +336,6 @@ class _TorchNetwork:
                 with torch.autocast(self._device, enabled=False):
                     raw = torch.einsum("oc,bchw->bhwo", weight, features.float()) + bias
                 return _maps(raw.cpu().numpy())
-            self._network.set_surface(self._surface)  # others share the module
+            if self._wants_surface:
+                self._network.set_surface(self._surface)  # others share the module
             return arrays(self._network.predict(images))

@@ -7,7 +7,9 @@ stem looks at the picture itself and joins at the finest level.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from densemarks_model.checkpoint_files import fit_state, read_settings, read_tensors
 from densemarks_model.errors import ModelError
 from densemarks_model.prediction import Prediction
 
@@ -118,6 +121,13 @@ class LiteNet(nn.Module):
     Pictures are RGB in [0, 1] and ``image_size`` square for :meth:`forward`; :meth:`predict` takes any size.
     """
 
+    gpu_batch = 16  # crops that occupy a GPU
+
+    @property
+    def crop_size(self) -> int:
+        """Side of the crops that it is made for, pixels."""
+        return self.config.image_size
+
     def __init__(self, config: LiteConfig | None = None) -> None:
         super().__init__()
         from transformers import Dinov2Config, Dinov2Model
@@ -213,3 +223,28 @@ class LiteNet(nn.Module):
 
 def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def from_file(path: Path, metadata: Mapping[str, str]) -> LiteNet:
+    """The network of a ``.safetensors`` file with such metadata.
+
+    Raises:
+        ModelError: the file is damaged, or its settings describe no such network.
+    """
+    return from_state(read_settings(path, metadata), read_tensors(path), path)
+
+
+def from_state(settings: Mapping[str, Any], state: Mapping[str, Tensor], path: Path) -> LiteNet:
+    """The network of some settings with these weights; ``path`` is named in messages.
+
+    Raises:
+        ModelError: settings that describe no such network, or weights of another one.
+    """
+    try:
+        net = LiteNet(LiteConfig.from_dict(settings))
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except Exception as error:  # values of wrong types fail deep inside, in many ways
+        raise ModelError(f"{path}: its settings describe no lite network ({type(error).__name__}: {str(error).splitlines()[0]})") from error
+    fit_state(net, state, str(path))
+    return net

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import filecmp
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,9 +16,7 @@ from densemarks_model.checkpoint_files import (
     HEAD,
     LITE,
     cube_of,
-    fit_state,
     read_header,
-    read_settings,
     read_tensors,
     read_training_checkpoint,
     training_checkpoint_head,
@@ -29,6 +27,15 @@ from densemarks_model.prediction import Prediction
 
 SHIPPED = Path(__file__).resolve().parent / "weights" / "lite.safetensors"
 """The weights that come with the package."""
+
+ARCHITECTURES = {LITE: "densemarks_model.lite:from_file"}
+"""Architectures of ``.safetensors`` files by the ``architecture`` in their metadata: ``module:function``, of the file's path and
+metadata to a network, imported on use. A network is a module with
+
+* ``predict(images)``: RGB ``(B, 3, H, W)`` in [0, 1] to a :class:`Prediction`;
+* ``crop_size``: side of the crops that it is made for, pixels; ``gpu_batch``: how many of them occupy a GPU.
+
+To add one: a file, and a line here. Its files' metadata say by ``cube`` and ``head`` what they speak of."""
 
 OFFICIAL_REPOSITORY, OFFICIAL_FILE = "diddone/densemarks", "model.safetensors"
 
@@ -151,31 +158,21 @@ def _device(device: torch.device | str) -> torch.device:
 def _from_file(path: Path) -> tuple[nn.Module, int]:
     """The network and the version of its cube."""
     if path.suffix == ".pt":
+        from densemarks_model.lite import from_state
+
         state, settings, cube = read_training_checkpoint(path)
-        return _lite(settings, state, path), cube
+        return from_state(settings, state, path), cube
     names, metadata = read_header(path)
     architecture = metadata.get("architecture")
-    if architecture == LITE:
-        return _lite(read_settings(path, metadata), read_tensors(path), path), cube_of(path, metadata.get("cube"))
+    if architecture in ARCHITECTURES:
+        module, function = ARCHITECTURES[architecture].split(":")
+        return getattr(import_module(module), function)(path, metadata), cube_of(path, metadata.get("cube"))
     from densemarks_model.official import OfficialNet, is_official
 
     if is_official(names):
         return OfficialNet.from_published(read_tensors(path), str(path)), 1
     kind = f"a {architecture!r} network" if architecture else f"some other network (it has {next(iter(names), 'nothing')!r})"
     raise ModelError(f"{path}: holds {kind}; a lite network of this package or the authors' model.safetensors is needed")
-
-
-def _lite(settings: dict[str, Any], state: dict[str, Tensor], path: Path) -> nn.Module:
-    from densemarks_model.lite import LiteConfig, LiteNet
-
-    try:
-        net = LiteNet(LiteConfig.from_dict(settings))
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
-    except Exception as error:  # values of wrong types fail deep inside, in many ways
-        raise ModelError(f"{path}: its settings describe no lite network ({type(error).__name__}: {str(error).splitlines()[0]})") from error
-    fit_state(net, state, str(path))
-    return net
 
 
 def _download_official() -> Path:

@@ -56,6 +56,9 @@ class OfficialNet(nn.Module):
     once that is known (:meth:`set_surface`).
     """
 
+    crop_size = IMAGE_SIZE
+    gpu_batch = 4  # one crop has 1024 patches; four occupy a GPU, and the maps are large
+
     def __init__(self) -> None:
         super().__init__()
         from transformers import DINOv3ViTConfig, DINOv3ViTModel, DPTConfig

@@ -13,9 +13,11 @@ import torch
 from safetensors.torch import save_file
 
 from densemarks_model import ModelError, load_network
-from densemarks_model.checkpoint_files import DEFAULT_HEAD, HEAD, save_network
+from densemarks_model.checkpoint_files import DEFAULT_HEAD, HEAD, read_tensors, save_network
+from densemarks_model.inference import fast_network
 from densemarks_model.lite import LiteConfig, LiteNet
-from densemarks_model.loading import SHIPPED, speaks_default_cube
+from densemarks_model.loading import ARCHITECTURES, SHIPPED, speaks_default_cube
+from densemarks_model.prediction import Prediction
 
 TINY = LiteConfig(image_size=56, hidden_size=32, layers=2, heads=2, position_grid=5, taps=(1, 2), widths=(32, 32, 16), stem_width=16)
 
@@ -158,3 +160,34 @@ def test_devices_that_are_not_there_are_named(tiny_file):
         load_network(tiny_file, "warp")
     with pytest.raises(ModelError, match="CUDA device"):
         load_network(tiny_file, f"cuda:{max(torch.cuda.device_count(), 0)}")
+
+
+class OneColour(torch.nn.Module):
+    """An architecture of somebody else's: every pixel shows the same place."""
+
+    crop_size, gpu_batch = 96, 8
+
+    def __init__(self, place: torch.Tensor) -> None:
+        super().__init__()
+        self.place = torch.nn.Parameter(place)
+
+    def predict(self, images: torch.Tensor) -> Prediction[torch.Tensor]:
+        flat = images[:, :1] * 0
+        return Prediction(flat + self.place.view(1, 3, 1, 1), flat + 1, None, flat + 0.05)
+
+
+def from_file(path: Path, metadata: dict[str, str]) -> OneColour:
+    return OneColour(read_tensors(path)["place"])
+
+
+def test_an_architecture_is_added_by_a_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(ARCHITECTURES, "one-colour", f"{__name__}:from_file")
+    path = tmp_path / "theirs.safetensors"
+    save_file({"place": torch.tensor([0.2, 0.4, 0.6])}, str(path), {"architecture": "one-colour", "cube": "2", HEAD: DEFAULT_HEAD})
+    found = load_network(path)
+    assert found.cube == 2 and speaks_default_cube(path)
+    assert torch.allclose(found(torch.rand(2, 3, 40, 40)).coordinates[1, :, 3, 4], torch.tensor([0.2, 0.4, 0.6]))
+    fast = fast_network(path, "cpu")
+    said = fast(np.zeros((3, 96, 96, 3), np.uint8))
+    assert fast.image_size == 96 and fast.cube == 2 and said.surface is None
+    assert said.coordinates.shape == (3, 96, 96, 3) and np.allclose(said.coordinates[2, 5, 6], [0.2, 0.4, 0.6])
