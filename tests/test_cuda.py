@@ -138,4 +138,4 @@ def test_whole_runs_agree(runs, preset):
 @needs_cuda
 def test_the_summary_says_where_the_run_was(runs):
     for preset in ("balanced", "best"):
-        assert "cuda" in json.loads((runs[preset, "cuda"] / "summary.json").read_text())["device"]
+        assert "cuda" in json.loads((runs[preset, "cuda"] / "summary.json").read_text())["device"]["fit"]

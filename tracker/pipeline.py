@@ -137,7 +137,7 @@ def run(
                     source, observations, found.track, asset, found.appearance, settings.texture.size, device.draw
                 )
         notes = (*observations.facts.notes, *notes, *found.notes())
-    where = {"fit": str(device.compute), "drawing": str(device.draw), "why": device.reason}
+    where = {"fit": str(device.compute), "drawing": str(device.draw), "reason": device.reason.removeprefix("cpu: ")}
     if embedder is not None:
         where["network"] = embedder.runtime
     return TrackResult(found, asset, source, texture, device, request.preset, notes, where, dict(clock.seconds))

@@ -35,7 +35,7 @@ class RunReport:
         folder: where the outputs are.
         files: output names in it.
         head, preset: what was used.
-        where: what worked where: the fit, the drawing, the network.
+        where: what worked where: the fit, the drawing, the network; and the ``reason``.
         frames, valid_frames: how many frames the video gave, and how many have a tracked head.
         error_percent: ``(valid_frames,)`` each frame's median landmark error, percent of its inter-ocular distance.
         focal_px, focal_log_sigma: focal length, and its posterior relative standard deviation (0 when it was given).
@@ -91,7 +91,8 @@ class RunReport:
         sigma = f" ± {100 * self.focal_log_sigma:.0f} %" if self.focal_log_sigma else " (given)"
         lines = [
             f"{self.valid_frames} of {self.frames} frames tracked · head {self.head} · preset {self.preset}",
-            "worked on       " + " · ".join(f"{what}: {device}" for what, device in self.where.items()),
+            "worked on       " + ", ".join(f"{what} {device}" for what, device in self.where.items() if what != "reason")
+            + f" ({self.where['reason']})",
             f"landmark error  median {error['median']:.2f} %, 95th percentile {error['p95']:.2f} % of the inter-ocular distance",
             f"focal length    {self.focal_px:.0f} px{sigma}",
             "stage              seconds  frames/s",
