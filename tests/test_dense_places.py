@@ -22,7 +22,7 @@ from tracker.observe.embedding_store import EmbeddingRecord, EmbeddingStore
 from tracker.observe.observe_settings import ObserveSettings
 from tracker.observe.pooling import pool
 from tracker.observe.signed_distance import outline_error, signed_distance
-from tracker.observe.sites import DenseSites, spread_sites
+from tracker.observe.sites import DenseSites, _farthest_points, spread_sites
 from tracker.stages import calibration
 
 CENTRE = (256.0, 256.0)
@@ -197,6 +197,15 @@ def test_frames_between_are_carried_by_the_landmarks(asset, sites, tmp_path):
     assert everywhere.sum() > 100
     assert np.abs(batch.pixels[1, everywhere].numpy() - wanted).max() < 1.0
     assert (batch.trust[1] == 0).all() and (batch.trust[0] > 0).any()  # maps are not carried, places are
+
+
+def test_every_place_is_the_farthest_from_those_before_it():
+    points = np.random.default_rng(0).normal(size=(500, 3))
+    chosen = _farthest_points(points, 40)
+    distance = np.linalg.norm(points[:, None] - points[chosen], axis=2)
+    assert chosen[0] == 0
+    for k in range(1, 40):
+        assert chosen[k] == distance[:, :k].min(1).argmax()
 
 
 def test_distance_to_the_outline_of_a_disc():

@@ -15,6 +15,7 @@ from scipy.spatial import cKDTree
 
 from flame_assets.asset import AssetError, HeadAsset, LandmarkEmbedding
 from flame_assets.parted_mouth import mouth_parting
+from tracker.rendering.jit import kernel
 
 GRID_CELLS = 48
 """Cells of the look-up grid along each side of the cube: 6 mm on an adult's head; three times as many where there are lips."""
@@ -145,14 +146,22 @@ def _triangles_of(asset: HeadAsset, inside: tuple[str, ...], outside: tuple[str,
     return np.flatnonzero(keep[asset.faces].all(1))
 
 
-def _farthest_points(points: np.ndarray, count: int) -> np.ndarray:
-    chosen = np.empty(count, int)
+@kernel
+def _farthest_points(points, count):
+    """Numbers of ``count`` of the points, each the farthest from those before it; the first is point 0."""
+    chosen = np.empty(count, np.int64)
     distance = np.full(len(points), np.inf)
     index = 0
     for k in range(count):
         chosen[k] = index
-        distance = np.minimum(distance, ((points - points[index]) ** 2).sum(1))
-        index = int(distance.argmax())
+        x, y, z = points[index, 0], points[index, 1], points[index, 2]
+        farthest = 0
+        for n in range(len(points)):
+            dx, dy, dz = points[n, 0] - x, points[n, 1] - y, points[n, 2] - z
+            distance[n] = min(distance[n], (dx * dx + dy * dy) + dz * dz)
+            if distance[n] > distance[farthest]:
+                farthest = n
+        index = farthest
     return chosen
 
 
