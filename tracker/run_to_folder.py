@@ -9,6 +9,7 @@ from pathlib import Path
 from tracker.export import check_formats, export, formats_of_run
 from tracker.observe.reading import PICTURES
 from tracker.overlay import write_overlay
+from tracker.photo_overlay import write_photo_overlays
 from tracker.pipeline import Request, run
 from tracker.progress import Progress, StageClock, silent
 from tracker.result import TrackResult
@@ -48,14 +49,20 @@ def track_to_folder(
                 files += export(result.track, result.head, chosen, staging, texture=result.texture, progress=progress)
         if overlay:
             with clock.stage("overlay"):
-                write_overlay(
-                    staging / "overlay.mp4", request.video, result.track, result.head, request.settings.overlay, result.texture,
-                    result.device.draw, progress,
-                )  # fmt: skip
-            files.append("overlay.mp4")
+                files.append(_draw(request, result, staging, progress))
         report = report_of(result, out / name, (*dict.fromkeys(files), "summary.json"), clock)
         (staging / "summary.json").write_text(json.dumps(report.json(), indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _draw(request: Request, result: TrackResult, folder: Path, progress: Progress) -> str:
+    """The overlay, as a video or as a picture a photo; returns its name."""
+    what = (result.track, result.head, request.settings.overlay, result.texture, result.device.draw, progress)
+    if result.track.photos is not None:
+        write_photo_overlays(folder / "overlay", result.source, *what)
+        return "overlay/"
+    write_overlay(folder / "overlay.mp4", request.video, *what)
+    return "overlay.mp4"
 
 
 def report_of(result: TrackResult, folder: Path, files: Sequence[str], clock: StageClock) -> RunReport:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from flame_assets.stable_npz import write_stable_npz
+from tracker.camera import PhotoCameras
 from tracker.errors import UserError
 from tracker.export.camera_matrices import camera_matrices
 from tracker.export.registry import ExportJob
@@ -49,6 +50,14 @@ def write_flame_params(path: Path, track: HeadTrack) -> None:
         "head_name": np.array(track.head_name),
         "head_sha256": np.array(track.head_sha256),
     }
+    if track.photos is not None:
+        arrays |= {
+            "photo_name": np.asarray(track.photos.names, str),
+            "photo_image_size": np.asarray(track.photos.image_size, np.int64),
+            "photo_focal_length": np.asarray(track.photos.K[:, 0, 0] / track.photos.image_size.max(1), np.float32),
+            "photo_focal_log_sigma": np.asarray(track.photos.focal_log_sigma, np.float32),
+            "photo_K": np.asarray(track.photos.K, np.float64),
+        }
     write_stable_npz(Path(path), arrays)
 
 
@@ -87,11 +96,16 @@ def load_track(path: Path) -> HeadTrack:
             head_name=str(data["head_name"]),
             head_sha256=str(data["head_sha256"]),
             frame_rate=float(data["frame_rate"]),
+            photos=_photos(data) if "photo_K" in data else None,
         )
     except KeyError as error:
         raise UserError(f"{path}: it lacks {error}; only a flame_params.npz of this program can be read") from error
     except Exception as error:  # damaged archives raise types of zipfile and zlib; wrong arrays raise ValueError
         raise UserError(f"{path}: not a readable flame_params.npz ({error}); run the tracker again") from error
+
+
+def _photos(data: dict[str, np.ndarray]) -> PhotoCameras:
+    return PhotoCameras(data["photo_name"], data["photo_image_size"], data["photo_K"], data["photo_focal_log_sigma"])
 
 
 def is_flame(expression_names: tuple[str, ...]) -> bool:

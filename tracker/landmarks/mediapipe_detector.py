@@ -75,6 +75,10 @@ class FaceLandmarker:
             finder.close()
         self._finders.clear()
 
+    def forget(self) -> None:
+        """Take the next frame for one that has nothing to do with those before: another shot, another photo."""
+        self._last, self._following, self._bystanders = None, False, []
+
     def detect(self, image: UInt8[np.ndarray, "h w 3"], timestamp: float) -> Detection | None:
         """The subject's face in an RGB frame, or None.
 

@@ -84,6 +84,10 @@ class HeadEmbedder:
         """Frames to give at once to :meth:`look_ahead`: more are no faster on this device, 1 where it wins nothing."""
         return self._network.batch
 
+    def forget(self) -> None:
+        """Forget where the head was: the next frame has nothing to do with those before."""
+        self._crop, self._misses = None, 0
+
     def follow(self, detection: Detection) -> None:
         """Note where the head is without embedding it."""
         self._crop, self._misses = self._crop_of(detection), 0

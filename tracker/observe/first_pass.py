@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from tracker.observe.embedding_store import EmbeddingRecord
 from tracker.observe.observations import Observations, VideoFacts
 from tracker.observe.observe_settings import ObserveSettings
 from tracker.progress import Progress, StageClock, silent
+from tracker.video.frame import Frame
+from tracker.video.photos import Photo
 from tracker.video.reader import VideoReader, VideoSource
 
 
@@ -75,14 +78,14 @@ def _look(
 ) -> None:
     total = None if video.frame_count is None else math.ceil(video.frame_count / every)
     frames = islice(video, 0, None, every)
-    looker = None if embedder is None else _Looker(embedder, observations.settings.stride)
+    looker = None if embedder is None else _Looker(embedder, observations.settings.stride, unrelated=bool(video.photos))
     with clock.stage("landmarks"):
         detector = FaceLandmarker(landmarker)
     with detector:
         while True:
             with clock.stage("landmarks"):
                 group = list(islice(frames, 1 if looker is None else looker.group))
-                detections = [detector.detect(frame.image, frame.timestamp) for frame in group]
+                detections = [_detected(detector, frame, video.photo_at(frame.timestamp)) for frame in group]
             if not group:
                 break
             records: list[EmbeddingRecord | None] = [None] * len(group)
@@ -95,17 +98,32 @@ def _look(
                 progress(name, len(observations), total)
 
 
+def _detected(detector: FaceLandmarker, frame: Frame, photo: Photo | None) -> Detection | None:
+    """Landmarks of a frame; of a photo, those in the part of the canvas that it covers, whatever the one before showed."""
+    if photo is None:
+        return detector.detect(frame.image, frame.timestamp)
+    detector.forget()
+    left, top, right, bottom = photo.box
+    found = detector.detect(frame.image[top:bottom, left:right], frame.timestamp)
+    return None if found is None else replace(found, points=found.points + np.array([left, top], np.float32))
+
+
 class _Looker:
     """Decides at which frames the network looks: every so-many-th with landmarks, and each without.
 
     Takes frames in groups, since a GPU looks at many at once. What it finds is the same for groups of any size.
 
+    Args:
+        embedder: what looks.
+        stride: how often.
+        unrelated: frames tell nothing of each other, as photos do.
+
     Attributes:
         group: frames to give at once.
     """
 
-    def __init__(self, embedder: HeadEmbedder, stride: int) -> None:
-        self._embedder, self._stride = embedder, stride
+    def __init__(self, embedder: HeadEmbedder, stride: int, unrelated: bool = False) -> None:
+        self._embedder, self._stride, self._unrelated = embedder, stride, unrelated
         self._since = stride  # frames since it looked last
         self.group = 1 if embedder.batch == 1 else embedder.batch * stride
 
@@ -132,6 +150,8 @@ class _Looker:
         self, image: np.ndarray, detection: Detection | None, ahead: EmbeddingRecord | None
     ) -> tuple[EmbeddingRecord | None, Detection | None]:
         self._since += 1
+        if self._unrelated:
+            self._embedder.forget()
         if detection is not None and self._since < self._stride:
             self._embedder.follow(detection)
             return None, detection

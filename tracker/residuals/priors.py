@@ -56,7 +56,7 @@ def terms(state: FitState, settings: PriorSettings) -> list[Term]:
     if "shape" in state.free:
         found.append(Term("identity prior", PriorResidual("shape", settings.identity)))
     if "log_focal" in state.free:
-        found.append(Term("focal prior", PriorResidual("log_focal", camera.log_sigma, math.log(camera.focal_px))))
+        found.append(Term("focal prior", PriorResidual("log_focal", camera.fit_log_sigma, math.log(camera.focal_px))))
     return found
 
 

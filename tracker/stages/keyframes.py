@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tracker.camera import FocalPrior
+from tracker.camera import FocalPrior, focal_posterior_log_sigma
 from tracker.observe.frame_batch import FrameBatch
 from tracker.observe.reading import DENSE, PICTURES
 from tracker.residuals.appearance import Appearance, estimate_appearance
@@ -36,7 +36,7 @@ class SharedFit:
     Attributes:
         identity: coefficients.
         focal_px: pixels.
-        focal_log_sigma: posterior standard deviation of ``log(focal)``, 0 when it was given.
+        focal_log_sigma: posterior standard deviation of ``log(focal)``, residuals that err together allowed for; 0 when it was given.
         solution: the solver's report on the keyframes.
         keyframes: their frame numbers.
         appearance: albedo and light of the skin, or None.
@@ -112,6 +112,7 @@ def choose_keyframes(head: FitHead, offered: Tensor, read: ReadFrames, camera: F
 
 
 def _focal_sigma(solution: Solution, camera: FocalPrior) -> float:
-    if camera.log_sigma == 0 or solution.shared_covariance is None:
+    variance = 0.0 if solution.shared_covariance is None else float(solution.shared_covariance[-1, -1])
+    if camera.log_sigma == 0 or variance <= 0:
         return camera.log_sigma
-    return math.sqrt(max(float(solution.shared_covariance[-1, -1]), 0.0))
+    return focal_posterior_log_sigma(math.sqrt(variance), camera)

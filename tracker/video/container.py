@@ -14,6 +14,7 @@ import av
 import numpy as np
 
 from tracker.errors import UserError
+from tracker.video.lens import lens_of_video
 from tracker.video.pixels import orientation, square_pixel_size, to_rgb
 
 FALLBACK_FPS = 25.0
@@ -104,6 +105,7 @@ class ContainerFile:
         aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
         self._stored_size = square_pixel_size(self._first.width, self._first.height, aspect)
         self.width, self.height = self._stored_size[::-1] if self._turn[0] else self._stored_size
+        self.lens = lens_of_video({**container.metadata, **stream.metadata}, self.width, self.height)
 
     def _expected_frames(self) -> int | None:
         if self._stream.frames:

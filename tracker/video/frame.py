@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from tracker.video.lens import LensNote
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -33,6 +35,7 @@ class FrameSource(Protocol):
         frame_count: how many frames the source claims to hold, or None.
         has_audio: whether there is a sound track beside the pictures.
         start_time: container time in seconds of the picture with timestamp 0.
+        lens: what the file says of the focal length, or None.
         problem: what stopped or disturbed decoding so far, as a clause without a full stop, or None.
     """
 
@@ -42,6 +45,7 @@ class FrameSource(Protocol):
     frame_count: int | None
     has_audio: bool
     start_time: float
+    lens: LensNote | None
     problem: str | None
 
     def pictures(self, start: float = 0.0) -> Iterator[tuple[float, np.ndarray]]:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from tracker.errors import UserError
+from tracker.video.lens import lens_of_photo
 from tracker.video.pixels import over_black
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 """Files of a folder that count as frames; others are ignored."""
+
+# Pillow tells of broken EXIF on the terminal; what is not broken is used, and a user can do nothing about the rest
+warnings.filterwarnings("ignore", message="Corrupt EXIF data", module="PIL")
+
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF's orientations that swap width and height
 
 DEFAULT_FOLDER_RATE = 25.0
 """Frame rate of a folder unless the caller names one: pictures carry no timing."""
@@ -25,6 +32,21 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
 
 
+def picture_paths(folder: Path) -> list[Path]:
+    """The pictures of a folder in natural order of their names.
+
+    Raises:
+        UserError: there are none.
+    """
+    found = (entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file())
+    # Files that macOS leaves behind on foreign disks bear an image's suffix but hold no image.
+    paths = [entry for entry in sorted(found, key=lambda entry: natural_key(entry.name)) if not entry.name.startswith(".")]
+    if not paths:
+        kinds = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
+        raise UserError(f"{folder}: no images in this folder; put frames there ({kinds}) or name a video file")
+    return paths
+
+
 class ImageFolder:
     """The pictures of one folder in natural order of their names, ``frame_rate`` a second.
 
@@ -33,21 +55,14 @@ class ImageFolder:
     """
 
     def __init__(self, path: Path, frame_rate: float = DEFAULT_FOLDER_RATE) -> None:
-        self._paths = sorted(
-            (entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()),
-            key=lambda entry: natural_key(entry.name),
-        )
-        # Files that macOS leaves behind on foreign disks bear an image's suffix but hold no image.
-        self._paths = [entry for entry in self._paths if not entry.name.startswith(".")]
-        if not self._paths:
-            kinds = ", ".join(sorted(suffix[1:] for suffix in IMAGE_SUFFIXES))
-            raise UserError(f"{path}: no images in this folder; put frames there ({kinds}) or name a video file")
+        self._paths = picture_paths(path)
         self.frame_rate = frame_rate
         self.frame_count: int | None = len(self._paths)
         self.has_audio = False
         self.start_time = 0.0
         self.problem: str | None = None
         self.height, self.width = read_image(self._paths[0]).shape[:2]
+        self.lens = lens_of_photo(self._paths[0])
 
     def pictures(self, start: float = 0.0) -> Iterator[tuple[float, np.ndarray]]:
         """Timestamps in seconds and ``(H, W, 3)`` uint8 RGB pictures, one file at a time, those before ``start`` unread."""
@@ -76,6 +91,7 @@ class StillImage:
     def __init__(self, path: Path, frame_rate: float = DEFAULT_FOLDER_RATE) -> None:
         self._image = read_image(path)
         self.height, self.width = self._image.shape[:2]
+        self.lens = lens_of_photo(path)
         self.frame_rate, self.frame_count = frame_rate, 1
         self.has_audio = False
         self.start_time = 0.0
@@ -99,6 +115,21 @@ def is_still(path: Path) -> bool:
             return not (opened.format in ("GIF", "PNG", "WEBP") and getattr(opened, "is_animated", False))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture once it is turned upright, without decoding it.
+
+    Raises:
+        UserError: when the file is not a readable image.
+    """
+    try:
+        with Image.open(path) as opened:
+            turned = opened.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
+            return opened.size[::-1] if turned else opened.size
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read as an image ({reason}); replace or remove it") from error
 
 
 def read_image(path: Path) -> np.ndarray:

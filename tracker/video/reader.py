@@ -21,6 +21,7 @@ from tracker.errors import UserError
 from tracker.video.container import ContainerFile
 from tracker.video.frame import Frame, FrameSource
 from tracker.video.image_folder import DEFAULT_FOLDER_RATE, ImageFolder, StillImage, is_still
+from tracker.video.photos import Photo, PhotoFolder, PhotoOptions
 
 READ_AHEAD = 4
 """Decoded frames that may wait for the consumer."""
@@ -105,6 +106,8 @@ class VideoReader:
         frame_count: how many frames to expect (an estimate, for progress bars); None when the file does not say.
         has_audio: whether the file holds a sound track.
         start_time: container time in seconds of the frame with timestamp 0, delivered or not, for aligning the sound.
+        lens: what the file says of the focal length, or None.
+        photos: where the photos lie on the canvas, one a second, when the source is a folder of photos; otherwise empty.
         truncated: True once decoding met the end before the end that the file states, or damage on the way.
         problem: what ``truncated`` is about, as a clause for a message, else None.
     """
@@ -113,8 +116,10 @@ class VideoReader:
         self.path = path
         self.width, self.height, self.frame_rate = source.width, source.height, source.frame_rate
         self.has_audio, self.start_time = source.has_audio, source.start_time
+        self.lens = source.lens
+        self.photos = source.photos if isinstance(source, PhotoFolder) else ()
         self.frame_count = part.frame_count(source)
-        self._source = source
+        self._source = self.source = source
         self._part = part
         self._queue: queue.Queue[Frame | BaseException | None] = queue.Queue(READ_AHEAD)
         self._closed = threading.Event()
@@ -131,9 +136,15 @@ class VideoReader:
         """Whether decoding met damage or an early end."""
         return self.problem is not None
 
+    def photo_at(self, timestamp: float) -> Photo | None:
+        """The photo that is shown then; None in a video."""
+        return self.photos[round(timestamp * self.frame_rate)] if self.photos else None
+
     def reopen(self) -> VideoReader:
         """A fresh reader of the same frames, from the first one on."""
         part = self._part
+        if isinstance(self._source, PhotoFolder):
+            return VideoReader(self.path, PhotoFolder(self.path, self._source.options), part)
         return open_video(self.path, part.max_frames, part.frame_rate, part.start, part.end)
 
     def __iter__(self) -> Iterator[Frame]:
@@ -211,17 +222,23 @@ class VideoSource:
     Attributes:
         path: see :func:`open_video`.
         part: what of it is wanted.
+        photos: what is known of the cameras when these are photos, not frames; None for a video.
     """
 
     path: Path
     part: VideoPart = VideoPart()
+    photos: PhotoOptions | None = None
 
     def open(self) -> VideoReader:
         """Begin a pass over all wanted frames."""
+        if self.photos is not None:
+            return VideoReader(self.path, PhotoFolder(self.path, self.photos), self.part)
         return open_video(self.path, self.part.max_frames, self.part.frame_rate, self.part.start, self.part.end)
 
     def open_again(self) -> VideoReader:
         """Begin a pass for :func:`at_times`, which leaves out what the first pass did not deliver."""
+        if self.photos is not None:
+            return self.open()
         return open_video(self.path, None, self.part.frame_rate, self.part.start, self.part.end)
 
 

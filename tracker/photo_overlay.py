@@ -1,0 +1,73 @@
+"""Overlays of photos: one picture each, under the photo's name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from flame_assets.asset import HeadAsset
+from tracker.errors import UserError
+from tracker.head_track import HeadTrack
+from tracker.overlay import OverlaySettings, painter_for
+from tracker.progress import Progress, silent
+from tracker.track_vertices import vertices_on_device
+from tracker.video.image_folder import read_image
+from tracker.video.reader import VideoSource
+
+
+def write_photo_overlays(
+    folder: Path,
+    source: VideoSource,
+    track: HeadTrack,
+    asset: HeadAsset,
+    settings: OverlaySettings,
+    texture: UInt8[np.ndarray, "size size 3"] | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+) -> None:
+    """Write ``folder/NAME.png`` for each photo: it, the mesh over it, and with a ``texture`` the head in the photos' own colours.
+
+    The mesh is drawn in the photo's own pixels; photos larger than the settings' side are shown smaller. A photo without a tracked
+    head is shown as it is. ``device`` is where the head is posed and drawn; there must be a renderer for it.
+
+    Raises:
+        UserError: a photo cannot be read any more, or a picture not be written.
+    """
+    assert track.photos is not None
+    with source.open() as opened:
+        paths = {p.path.name: p.path for p in opened.photos}
+    folder.mkdir(parents=True, exist_ok=True)
+    panels = 2 if texture is None else 3
+    names = _file_names([str(n) for n in track.photos.names])
+    for number, vertices in enumerate(vertices_on_device(track, asset, device)):
+        photo = track.in_photo(number)
+        height, width = (int(n) for n in photo.image_size)
+        scale = min(1.0, settings.max_side / max(width, height))
+        size = (max(round(width * scale), 2), max(round(height * scale), 2))
+        image = read_image(paths[str(track.photos.names[number])])
+        if image.shape[:2] != (height, width):
+            raise UserError(f"{paths[str(track.photos.names[number])]}: was changed during the run; run again")
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if size != (width, height) else image
+        drawn = [image] * (panels - 1)
+        if track.valid[number]:
+            drawn = painter_for(asset, photo, size, settings.opacity, texture, device).pictures(image, vertices)
+        shown = np.concatenate([image, *drawn], axis=1)
+        path = folder / next(names)
+        # OpenCV cannot write under every name that a file system allows
+        done, content = cv2.imencode(".png", np.ascontiguousarray(shown[..., ::-1]))
+        if not done:
+            raise UserError(f"{path}: cannot be written as PNG; report it")
+        path.write_bytes(content.tobytes())
+        progress("overlay", number + 1, track.n_frames)
+
+
+def _file_names(photos: list[str]) -> Iterator[str]:
+    """``NAME.png`` for each photo; with the photo's ending where several have one name but for that."""
+    stems = [Path(p).stem for p in photos]
+    for photo, stem in zip(photos, stems, strict=True):
+        yield f"{stem}.png" if stems.count(stem) == 1 else f"{photo}.png"
