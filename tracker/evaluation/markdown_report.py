@@ -36,7 +36,10 @@ def worse_than_landmarks(suite: Mapping[str, Mapping[str, Any]], rows: Sequence[
     if base is None:
         return []
     higher_is_better = {"frames_per_second", "silhouette_iou"}
-    not_ranked = {"blink_amplitude_kept", "mouth_amplitude_kept", "motion_lag_frames", "peak_memory_mb", "frames_per_second"}
+    not_ranked = {
+        "blink_amplitude_kept", "mouth_amplitude_kept", "motion_lag_frames", "peak_memory_mb", "frames_per_second",
+        "focal_within_1_sigma", "focal_within_2_sigma",
+    }  # fmt: skip
     out = []
     for name, summary in suite.items():
         if not name.startswith("dense"):

@@ -21,6 +21,8 @@ _SINGLE = {
     "translation_error_mm": "translation_mm",
     "gaze_error_deg": "gaze_deg",
     "focal_error_pct": "focal_pct",
+    "focal_within_1_sigma": "focal_within_1_sigma",
+    "focal_within_2_sigma": "focal_within_2_sigma",
     "failure_rate": "failure_rate",
     "frames_per_second": "frames_per_second",
 }

@@ -111,6 +111,8 @@ def score(tracked: Tracked, truth: ClipTruth) -> dict[str, float]:
         "failure_rate": float((~track.valid).mean()),
         "frames_per_second": track.n_frames / tracked.seconds if tracked.seconds else float("nan"),
     }
+    for sigmas, within in zip((1, 2), focal_within(track.focal_px, tracked.focal_log_sigma, truth.focal_px), strict=True):
+        scores[f"focal_within_{sigmas}_sigma"] = within
     for name, column in zip(track.expression_names, np.abs(track.expr - truth.expression).mean(0), strict=True):
         scores[f"expression_{name}"] = float(column)
     if track.valid.any():
@@ -125,6 +127,14 @@ def score(tracked: Tracked, truth: ClipTruth) -> dict[str, float]:
         for part, values in getattr(errors, kind).items():
             scores[f"{kind}_mm_{part}"] = float(values.mean())
     return scores
+
+
+def focal_within(found_px: float, log_sigma: float, true_px: float) -> tuple[float, float]:
+    """Whether a focal length's error is within one and within two of its stated standard deviations: 1 or 0, NaN where none is stated."""
+    if not log_sigma > 0:
+        return float("nan"), float("nan")
+    sigmas = abs(np.log(found_px / true_px)) / log_sigma
+    return float(sigmas <= 1), float(sigmas <= 2)
 
 
 def gaze_errors_deg(tracked: Tracked, truth: ClipTruth) -> Float[np.ndarray, "frames eyes"]:

@@ -27,6 +27,8 @@ class Tracked:
         seconds: wall clock of the whole run; 0 when it was read from a file.
         stages: seconds of its parts.
         peak_memory_mb: of the process that ran it; 0 when it was read from a file.
+        focal_log_sigma: what it says of the accuracy of its focal length: standard deviation of the logarithm; NaN when it says
+            nothing.
     """
 
     track: HeadTrack
@@ -34,6 +36,7 @@ class Tracked:
     seconds: float = 0.0
     stages: dict[str, float] | None = None
     peak_memory_mb: float = 0.0
+    focal_log_sigma: float = float("nan")
 
     @cached_property
     def vertices(self) -> Float[np.ndarray, "frames verts 3"]:

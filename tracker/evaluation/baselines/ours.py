@@ -41,7 +41,7 @@ class Preset:
     def __call__(self, video: Path, max_frames: int | None = None) -> Tracked:
         clock = StageClock()
         result = run(Request(video, self.settings, self.preset, VideoPart(max_frames)), clock=clock)
-        return Tracked(result.track, result.head, clock.total, dict(clock.seconds), peak_memory_mb())
+        return Tracked(result.track, result.head, clock.total, dict(clock.seconds), peak_memory_mb(), result.fit.focal_log_sigma)
 
 
 def without_landmarks() -> Preset:
