@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Write a finished track in further formats.
 
-    python tools/export.py out/NAME --to obj,glb [--head PATH] [--folder FOLDER]
+    python tools/export.py out/NAME --to obj,glb [--head PATH] [--video PATH] [--folder FOLDER]
 
 Exit code: 0 when everything was written, 2 for bad input or options, 130 when interrupted.
 """
@@ -25,6 +25,9 @@ from tracker.terminal import lasting_output, progress_bars  # noqa: E402
 if TYPE_CHECKING:
     import numpy as np
 
+    from tracker.head_track import HeadTrack
+    from tracker.video.reader import VideoSource
+
 PARAMETERS, TEXTURE, SUMMARY = "flame_params.npz", "texture.png", "summary.json"
 
 
@@ -37,6 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("track", type=Path, metavar="RESULT", help=f"folder of a finished run, or its {PARAMETERS}")
     parser.add_argument("--to", required=True, metavar="LIST", help="formats, with commas between")
     parser.add_argument("--head", type=Path, metavar="PATH", help="the head that the run was given (default: the one that comes with the project)")
+    parser.add_argument("--video", type=Path, metavar="PATH", help="the video that was tracked, for formats that hold its pictures")
     parser.add_argument("--folder", type=Path, metavar="FOLDER", help="where to write (default: beside the track)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars, no list of what was written")
     return parser
@@ -60,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> tuple[Path, list[str]]:
-    check_formats(options.to)  # a slip of the pen should not cost the import of torch
+    check_formats(options.to, filmed=options.video is not None)  # a slip of the pen should not cost the import of torch
     from flame_assets.asset import AssetError
     from flame_assets.load import load_head
     from tracker.export.flame_params import load_track
@@ -71,9 +75,29 @@ def _run(options: argparse.Namespace) -> tuple[Path, list[str]]:
         head = load_head(options.head)
     except AssetError as error:
         raise UserError(f"--head: {error}") from error
-    folder = options.folder or file.parent
+    folder, source = options.folder or file.parent, video_of(options.video, track)
     with progress_bars(options.quiet) as progress:
-        return folder, export(track, head, options.to, folder, texture=read_texture(file.parent), progress=progress)
+        return folder, export(track, head, options.to, folder, texture=read_texture(file.parent), source=source, progress=progress)
+
+
+def video_of(path: Path | None, track: HeadTrack) -> VideoSource | None:
+    """The video that a track was made from, at the track's rate where the file has no times of its own.
+
+    Raises:
+        UserError: there is none, or it is another: its pictures have another size. Frames are found by their times later.
+    """
+    if path is None:
+        return None
+    if track.photos is not None:
+        raise UserError("--video: a track of photos; name the formats that hold pictures when tracking (track.py --export)")
+    from tracker.video.reader import VideoPart, VideoSource
+
+    source = VideoSource(path, VideoPart(frame_rate=track.frame_rate))
+    with source.open() as video:
+        if (video.height, video.width) != tuple(track.image_size):
+            height, width = track.image_size
+            raise UserError(f"--video {path}: {video.width}×{video.height}, but the tracked video has {width}×{height}; give that one")
+    return source
 
 
 def read_texture(folder: Path) -> np.ndarray | None:

@@ -78,11 +78,11 @@ class TrackResult:
         """
         path = Path(path)
         if not path.suffix or path.is_dir():
-            names = export(self.track, self.head, formats, path, texture=self.texture, progress=progress)
+            names = export(self.track, self.head, formats, path, texture=self.texture, source=self.source, progress=progress)
             return [path / name for name in names]
         path.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
-            names = export(self.track, self.head, formats, folder, texture=self.texture, progress=progress)
+            names = export(self.track, self.head, formats, folder, texture=self.texture, source=self.source, progress=progress)
             if len(names) != 1 or names[0].endswith("/"):
                 raise UserError(f"{path}: {formats} is more than one file; give the name of a folder")
             os.replace(Path(folder) / names[0], path)

@@ -6,7 +6,10 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from tracker.export import check_formats, export, formats_of_run
+from flame_assets.asset import AssetError, HeadAsset
+from flame_assets.load import load_head
+from tracker.errors import UserError
+from tracker.export import EXPORTERS, check_formats, export, formats_of_run, parse_formats
 from tracker.observe.reading import PICTURES
 from tracker.overlay import write_overlay
 from tracker.photo_overlay import write_photo_overlays
@@ -39,20 +42,28 @@ def track_to_folder(
         UserError: anything about the input, the options or the machine that stands in the way. Nothing is written then.
     """
     clock = StageClock()
-    check_formats(formats, textured=PICTURES in request.settings.reads) if formats else None
+    if formats:  # a format that cannot hold the head must not cost the user the whole run
+        check_formats(formats, _head(request) if any(EXPORTERS[f].refuses for f in parse_formats(formats)) else None, PICTURES in request.settings.reads)
     name = name or request.video.resolve().stem or "video"
     with result_folder(out, name) as (staging, scratch):
         result = run(request, scratch=scratch, draws=overlay, progress=progress, clock=clock)
         files: list[str] = []
         for chosen in formats_of_run(formats, textured=result.texture is not None):
             with clock.stage(chosen):
-                files += export(result.track, result.head, chosen, staging, texture=result.texture, progress=progress)
+                files += export(result.track, result.head, chosen, staging, texture=result.texture, source=result.source, progress=progress)
         if overlay:
             with clock.stage("overlay"):
                 files.append(_draw(request, result, staging, progress))
         report = report_of(result, out / name, (*dict.fromkeys(files), "summary.json"), clock)
         (staging / "summary.json").write_text(json.dumps(report.json(), indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _head(request: Request) -> HeadAsset:
+    try:
+        return load_head(request.head)
+    except AssetError as error:
+        raise UserError(str(error)) from error
 
 
 def _draw(request: Request, result: TrackResult, folder: Path, progress: Progress) -> str:

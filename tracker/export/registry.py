@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # names and descriptions must not cost the import of numpy an
 
     from flame_assets.asset import HeadAsset
     from tracker.head_track import HeadTrack
+    from tracker.video.reader import VideoSource
 
 @dataclass(frozen=True)
 class ExportJob:
@@ -34,6 +35,7 @@ class ExportJob:
         folder: where to write; it exists.
         texture: the clip's texture, RGB, row 0 at v = 1; None when there is none.
         written: to be called with the number of frames written so far, by formats that take long.
+        source: the video that the track was made from, for formats that hold its pictures; None where it is not at hand.
     """
 
     track: HeadTrack
@@ -41,6 +43,7 @@ class ExportJob:
     folder: Path
     texture: UInt8[np.ndarray, "size size 3"] | None
     written: Callable[[int], None]
+    source: VideoSource | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ class Exporter:
         writer: ``module:function``, of :class:`ExportJob` to the names it wrote; imported on use.
         by_default: whether every run of ``track.py`` writes it.
         needs_texture: whether there is nothing to write without a texture.
+        needs_video: whether it holds the video's pictures.
         refuses: ``module:function``, of a head to the reason why the format cannot hold it, None for heads that it can; empty
             for formats that hold every head.
     """
@@ -64,6 +68,7 @@ class Exporter:
     writer: str
     by_default: bool = False
     needs_texture: bool = False
+    needs_video: bool = False
     refuses: str = ""
 
 
@@ -78,6 +83,14 @@ EXPORTERS: dict[str, Exporter] = {
         ),
         Exporter("obj", "meshes/00000.obj …", "one mesh per frame, Wavefront OBJ with uv and named groups", "tracker.export.obj:export"),
         Exporter("ply", "meshes/00000.ply …", "one mesh per frame, binary PLY", "tracker.export.ply:export"),
+        Exporter(
+            "livelink", "livelink.csv", "ARKit's 52 values, head and eye angles in radians, as Live Link Face saves them",
+            "tracker.export.livelink:export", refuses="tracker.export.arkit_values:refuses",
+        ),
+        Exporter(
+            "livelink-degrees", "livelink_degrees.csv", "the same with angles in degrees",
+            "tracker.export.livelink:export_degrees", refuses="tracker.export.arkit_values:refuses",
+        ),
     )
 }  # fmt: skip
 """All formats by name, in the order in which they are written."""
@@ -90,6 +103,7 @@ def export(
     folder: Path | str,
     *,
     texture: UInt8[np.ndarray, "size size 3"] | None = None,
+    source: VideoSource | None = None,
     progress: Progress = silent,
 ) -> list[str]:
     """Write ``track`` into ``folder``, which is made if it is not there.
@@ -101,6 +115,7 @@ def export(
         formats: names of :data:`EXPORTERS`, or one string of names with commas between.
         folder: where to; files of the same names are replaced.
         texture: the clip's texture, RGB, row 0 at v = 1, for the formats that hold one.
+        source: the video that the track was made from, for the formats that hold its pictures.
         progress: told of the formats that take long.
 
     Returns:
@@ -108,17 +123,17 @@ def export(
 
     Raises:
         UserError: an unknown format, another head than the track's, a format that cannot hold this head or needs a texture
-            where there is none, or a folder that cannot be written.
+            or a video where there is none, or a folder that cannot be written.
     """
     from tracker.track_vertices import check_head
 
-    exporters = check_formats(formats, head, texture is not None)
+    exporters = check_formats(formats, head, texture is not None, source is not None)
     check_head(track, head)
     folder, names = Path(folder), []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for exporter in exporters:
-            job = ExportJob(track, head, folder, texture, partial(_tell, progress, exporter.name, track.n_frames))
+            job = ExportJob(track, head, folder, texture, partial(_tell, progress, exporter.name, track.n_frames), source)
             names += _imported(exporter.writer)(job)
     except OSError as error:
         reason = error.strerror or error
@@ -126,13 +141,14 @@ def export(
     return list(dict.fromkeys(names))
 
 
-def check_formats(formats: str | Iterable[str], head: HeadAsset | None = None, textured: bool = True) -> list[Exporter]:
+def check_formats(formats: str | Iterable[str], head: HeadAsset | None = None, textured: bool = True, filmed: bool = True) -> list[Exporter]:
     """The named formats in the registry's order, each once.
 
     Args:
         formats: as for :func:`export`.
         head: to be held by all of them; not checked when None.
         textured: whether there is, or will be, a texture.
+        filmed: whether the video is at hand.
 
     Raises:
         UserError: as for :func:`export`.
@@ -142,6 +158,8 @@ def check_formats(formats: str | Iterable[str], head: HeadAsset | None = None, t
     for exporter in chosen:
         if exporter.needs_texture and not textured:
             raise UserError(f"format {exporter.name}: there is no texture; only the preset best makes one, of heads with uv")
+        if exporter.needs_video and not filmed:
+            raise UserError(f"format {exporter.name}: it holds the video's pictures; give the video (tools/export.py --video PATH)")
         reason = _imported(exporter.refuses)(head) if exporter.refuses and head is not None else None
         if reason:
             raise UserError(f"format {exporter.name}: it cannot hold the head {head.name!r}: {reason}; leave the format out")
