@@ -8,6 +8,7 @@ expressions, a uv map with a seam, regions, and landmarks of both schemes at pla
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from trimesh.creation import icosphere
@@ -85,6 +86,27 @@ def tiny_head(seed: int = 0, identity: int = 6, expressions: Sequence[str] = EXP
         landmarks=_landmarks(rng, vertices, faces, part),
         canonical=((vertices - vertices.min(0)) / np.ptp(vertices, axis=0).max()).astype(np.float32),
         provenance={"source": "synthetic test head", "licence": "CC0-1.0"},
+    )
+
+
+def flame_sized_head(seed: int = 0, vertices: int = 5023) -> HeadAsset:
+    """The small head with FLAME's number of vertices (those beyond its own lie unused at the top) and numbered expressions."""
+    head = tiny_head(seed, expressions=[f"expr{k:03d}" for k in range(7)])
+    more = vertices - head.n_vertices
+
+    def longer(array: np.ndarray, axis: int = 0, value: float = 0) -> np.ndarray:
+        return np.concatenate([array, np.full([more if k == axis else n for k, n in enumerate(array.shape)], value, array.dtype)], axis)
+
+    return replace(
+        head,
+        name=f"flame-sized-{seed}",
+        v_template=np.concatenate([head.v_template, np.repeat(head.v_template[:1], more, 0)]),
+        shapedirs=longer(head.shapedirs),
+        posedirs=longer(head.posedirs),
+        joint_regressor=longer(head.joint_regressor, 1),
+        weights=np.concatenate([head.weights, np.eye(5, dtype=np.float32)[np.ones(more, int)]]),
+        regions={name: longer(mask, value=False) for name, mask in head.regions.items()},
+        canonical=np.concatenate([head.canonical, np.repeat(head.canonical[:1], more, 0)]),
     )
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flame_assets.asset import HeadAsset
 from tests.gltf_evaluator import GltfPlayer
-from tests.heads import tiny_head
+from tests.heads import flame_sized_head, tiny_head
 from tests.tracks import talking_track
 from tracker.errors import UserError
 from tracker.export import EXPORTERS, check_formats, export, formats_of_run, parse_formats
@@ -20,13 +21,31 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXTURE = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 
 
+def head_for(*names: str) -> HeadAsset:
+    """A head that the formats can hold."""
+    return next(head for head in (tiny_head(), flame_sized_head()) if all(not reason_against(name, head) for name in names))
+
+
+def reason_against(name: str, head: HeadAsset) -> bool:
+    try:
+        check_formats(name, head)
+    except UserError:
+        return True
+    return False
+
+
+def holders() -> list[list[str]]:
+    """The formats, as few lists as hold what one head can be written in."""
+    return [[name for name in EXPORTERS if not reason_against(name, head)] for head in (tiny_head(), flame_sized_head())]
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.mark.parametrize("name", EXPORTERS)
 def test_a_format_writes_what_it_says_and_nothing_else(name, tmp_path):
-    head = tiny_head()
+    head = head_for(name)
     names = export(talking_track(head, 2), head, [name], tmp_path / "new" / "folder", texture=TEXTURE)
     written = contents(tmp_path / "new" / "folder")
     first, _, more = EXPORTERS[name].files.partition(" ")
@@ -34,10 +53,11 @@ def test_a_format_writes_what_it_says_and_nothing_else(name, tmp_path):
     assert names == ([f"{first.split('/')[0]}/"] if "/" in first else [first])
 
 
-def test_all_formats_at_once(tmp_path):
-    head = tiny_head()
+@pytest.mark.parametrize("formats", holders())
+def test_all_formats_at_once(formats, tmp_path):
+    head = head_for(*formats)
     track = talking_track(head, 3)
-    names = export(track, head, EXPORTERS, tmp_path, texture=TEXTURE)
+    names = export(track, head, formats, tmp_path, texture=TEXTURE)
     assert names[:4] == ["flame_params.npz", "head.glb", "texture.png", "meshes/"]
     endings = [e.files[len("meshes/00000") : -len(" …")] for e in EXPORTERS.values() if e.files.startswith("meshes/")]
     assert {p.name for p in (tmp_path / "meshes").iterdir()} == {f"{t:05d}{e}" for t in range(3) for e in endings}
@@ -49,7 +69,7 @@ def test_all_formats_at_once(tmp_path):
 def test_a_disk_that_fills_up_leaves_what_was_there(name, existing, tmp_path):
     import resource
 
-    head = tiny_head()
+    head = head_for(name)
     if existing:
         export(talking_track(head, 3), head, name, tmp_path, texture=TEXTURE)
     before = contents(tmp_path)

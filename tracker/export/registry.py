@@ -72,6 +72,8 @@ class Exporter:
     refuses: str = ""
 
 
+_ONLY_FLAME = "tracker.export.flame_layout:refuses"
+
 EXPORTERS: dict[str, Exporter] = {
     exporter.name: exporter
     for exporter in (
@@ -90,6 +92,18 @@ EXPORTERS: dict[str, Exporter] = {
         Exporter(
             "livelink-degrees", "livelink_degrees.csv", "the same with angles in degrees",
             "tracker.export.livelink:export_degrees", refuses="tracker.export.arkit_values:refuses",
+        ),
+        Exporter(
+            "vhap", "tracked_flame_params_30.npz", "FLAME parameters as VHAP saves and loads them", "tracker.export.vhap:export",
+            refuses=_ONLY_FLAME,
+        ),
+        Exporter(
+            "metrical-tracker", "metrical_tracker/checkpoint/00000.frame …", "FLAME parameters and a moving camera, as metrical-tracker saves them",
+            "tracker.export.frame_files:export_metrical", refuses=_ONLY_FLAME,
+        ),
+        Exporter(
+            "pixel3dmm", "pixel3dmm/checkpoint/00000.frame …", "FLAME parameters and camera, as Pixel3DMM saves them",
+            "tracker.export.frame_files:export_pixel3dmm", refuses=_ONLY_FLAME,
         ),
     )
 }  # fmt: skip
