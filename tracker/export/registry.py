@@ -86,6 +86,11 @@ EXPORTERS: dict[str, Exporter] = {
         Exporter("obj", "meshes/00000.obj …", "one mesh per frame, Wavefront OBJ with uv and named groups", "tracker.export.obj:export"),
         Exporter("ply", "meshes/00000.ply …", "one mesh per frame, binary PLY", "tracker.export.ply:export"),
         Exporter(
+            "mdd", "mdd/head.mdd + rest.obj", "moving vertices at the frames' true times, and the mesh that they move",
+            "tracker.export.point_cache:export_mdd",
+        ),
+        Exporter("pc2", "pc2/head.pc2 + rest.obj", "the same in even steps", "tracker.export.point_cache:export_pc2"),
+        Exporter(
             "livelink", "livelink.csv", "ARKit's 52 values, head and eye angles in radians, as Live Link Face saves them",
             "tracker.export.livelink:export", refuses="tracker.export.arkit_values:refuses",
         ),
