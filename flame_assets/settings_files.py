@@ -21,6 +21,9 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 Record = TypeVar("Record", bound=BaseModel)
 Item = TypeVar("Item")
 
+_MOST_BYTES, _MOST_VALUES, _DEEPEST = 1_000_000, 20_000, 20
+"""Of a settings file; real ones have 3,000 bytes, 200 values and four levels."""
+
 ListOf = Annotated[tuple[Item, ...], Strict(False)]
 """A field that is a list in YAML and a tuple in the record; its items are as strict as other fields."""
 
@@ -45,6 +48,21 @@ class _Loader(yaml.SafeLoader):
     """The safe loader, with YAML 1.2's numbers: 1e-1 and 1.0e300 are words in YAML 1.1, which wants a point and a sign."""
 
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """No merge keys ("<<"), which a few lines can repeat without end."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, (str, int)):
+                raise yaml.constructor.ConstructorError(None, None, "a key that is no word", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {str(key)[:60]!r} stands twice in one section", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
 )
@@ -57,7 +75,11 @@ def read_yaml(path: Path | str, error: type[Exception]) -> dict[str, Any]:
         error: no such file, not YAML, or something other than keys and values.
     """
     try:
-        content = parsed_yaml(Path(path).read_text(encoding="utf-8"))
+        if not Path(path).is_file() and Path(path).exists():
+            raise error(f"config {path}: cannot be read (not a file)")
+        if Path(path).stat().st_size > _MOST_BYTES:
+            raise error(f"config {path}: too large for a settings file; {_MOST_BYTES:,} bytes at most")
+        content = parsed_yaml(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as reason:
         raise error(f"config {path}: cannot be read ({reason.strerror})") from reason
     except ValueError as reason:
@@ -76,9 +98,24 @@ def parsed_yaml(text: str) -> Any:
         ValueError: not YAML.
     """
     try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as reason:
+        content = yaml.load(text, _Loader)
+        _count(content, 0, 0)
+        return content
+    except (yaml.YAMLError, OverflowError, KeyError, TypeError, AttributeError) as reason:  # of its readers of tagged and odd values, too
         raise ValueError(str(reason)) from reason
+    except RecursionError as reason:
+        raise ValueError("nested too deeply") from reason
+
+
+def _count(content: Any, so_far: int, depth: int) -> int:
+    """Values in ``content``, repeated ones (anchors and aliases) each time; ends soon, however many there are."""
+    so_far += 1
+    if so_far > _MOST_VALUES or depth > _DEEPEST:
+        raise ValueError("too many values, or nested too deeply")
+    inner = content.values() if isinstance(content, dict) else content if isinstance(content, (list, tuple, set)) else ()
+    for value in inner:
+        so_far = _count(value, so_far, depth + 1)
+    return so_far
 
 
 def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,8 +220,14 @@ def _place(mistake: ErrorDetails, values: Any) -> tuple[str | int, ...]:
 def _dotted(place: tuple[str | int, ...]) -> str:
     text = ""
     for part in place:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        word = _short_key(part)
+        text += f"[{word}]" if isinstance(part, int) else f".{word}" if text else word
     return text
+
+
+def _short_key(key: object) -> str:
+    text = str(key)
+    return text if len(text) <= 60 else text[:57] + "…"
 
 
 def _keys_of_nans(values: Any, key: str) -> Iterator[str]:

@@ -49,9 +49,9 @@ def test_stages_can_be_added_and_left_out_by_name(tmp_path):
 
 @pytest.mark.parametrize("text", ["1e-1", "1E-1", "+.1e0", "1.e-1", "10e-2", "0.1"])
 def test_numbers_may_have_exponents(tmp_path, text):
-    (tmp_path / "mine.yaml").write_text(f"priors: {{gaze_rad: {text}, jaw_rad: 1.0e300}}\n")
-    priors = load_settings("fast", tmp_path / "mine.yaml").cue("priors")
-    assert priors.gaze_rad == pytest.approx(0.1, rel=1e-12) and priors.jaw_rad == 1e300
+    (tmp_path / "mine.yaml").write_text(f"smoothness: {{eyes_rad: {text}, jaw_rad: 1.0e300}}\n")
+    smoothness = load_settings("fast", tmp_path / "mine.yaml").cue("smoothness")
+    assert smoothness.eyes_rad == pytest.approx(0.1, rel=1e-12) and smoothness.jaw_rad == 1e300
 
 
 def test_an_empty_file_changes_nothing(tmp_path):

@@ -33,6 +33,8 @@ FOCAL_PRIOR_LOG_SIGMA = 0.2
 FOCAL_INFLATION = 5.0
 """How many times larger than supposed the data's error of an estimated focal length is; measured, see docs/fitting.md."""
 
+_INTRINSICS_BYTES, _LARGEST_PX = 100_000, 1e9
+
 _MIN_FOV_DEG, _MAX_FOV_DEG = 1.0, 150.0
 
 
@@ -169,6 +171,11 @@ def focal_prior(
     centre = (width / 2, height / 2)
     if intrinsics_file is not None:
         focal_px, centre = _read_intrinsics(Path(intrinsics_file))
+        if not (-0.5 * width <= centre[0] <= 1.5 * width and -0.5 * height <= centre[1] <= 1.5 * height):
+            raise UserError(
+                f"--intrinsics {intrinsics_file}: the principal point ({centre[0]:g}, {centre[1]:g}) is far outside the {width}×{height} "
+                "picture; give the matrix for pictures of this size"
+            )
     elif fov_deg is not None:
         focal_px = width / 2 / math.tan(math.radians(fov_deg) / 2)
     longer = max(width, height)
@@ -213,11 +220,14 @@ def _read_intrinsics(path: Path) -> tuple[float, tuple[float, float]]:
     if not path.is_file():
         raise UserError(f"--intrinsics {path}: no such file")
     try:
-        k = np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.loadtxt(path)
-    except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"--intrinsics {path}: not a 3×3 matrix in text or .npy form ({error})") from error
-    if k.shape != (3, 3) or not np.isfinite(k).all():
-        raise UserError(f"--intrinsics {path}: expected a finite 3×3 matrix, found shape {k.shape}")
+        if path.stat().st_size > _INTRINSICS_BYTES:
+            raise ValueError("it is far too large for one")
+        k = _npy_matrix(path) if path.suffix == ".npy" else _text_matrix(path)
+    except (ValueError, OSError, EOFError, SyntaxError, TypeError, OverflowError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"--intrinsics {path}: not a 3×3 matrix in text or .npy form ({reason})") from error
+    if k.shape != (3, 3) or not np.isfinite(k).all() or np.abs(k).max() > _LARGEST_PX:
+        raise UserError(f"--intrinsics {path}: expected a 3×3 matrix of finite numbers of pixels, found shape {k.shape}")
     fx, fy = float(k[0, 0]), float(k[1, 1])
     lower_is_affine = np.allclose(k[2], (0, 0, 1)) and abs(k[1, 0]) < 1e-6
     if fx <= 0 or fy <= 0 or not lower_is_affine:
@@ -227,3 +237,18 @@ def _read_intrinsics(path: Path) -> tuple[float, tuple[float, float]]:
             f"--intrinsics {path}: fx {fx:g} and fy {fy:g} differ; pixels must be square, so resize the video first"
         )
     return (fx + fy) / 2, (float(k[0, 2]) + 0.5, float(k[1, 2]) + 0.5)
+
+
+def _text_matrix(path: Path) -> Float[np.ndarray, "rows columns"]:
+    rows = [line.split("#")[0].split() for line in path.read_text(encoding="utf-8").splitlines()]
+    return np.array([[float(word) for word in row] for row in rows if row], np.float64)
+
+
+def _npy_matrix(path: Path) -> Float[np.ndarray, "rows columns"]:
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    if shape != (3, 3) or dtype.kind not in "iuf":
+        raise ValueError(f"it holds {dtype} of shape {shape}")
+    return np.load(path, allow_pickle=False).astype(np.float64)

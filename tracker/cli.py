@@ -9,19 +9,28 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from configs import PRESETS
 from tracker import __version__
-from tracker.errors import UserError
+from tracker.errors import UserError, of_the_machine, one_line
 from tracker.export import EXPORTERS, parse_formats
+from tracker.input_path import check_input
 from tracker.terminal import lasting_output, progress_bars
 
 _INTERRUPTED = 130
 
 
+class _Parser(argparse.ArgumentParser):
+    """Mistakes in one line; the usage, of thirty options, is for ``--help``."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(UserError.exit_code, f"{self.prog}: error: {one_line(message)}; see --help\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All options of ``track.py``, grouped as ``--help`` shows them."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="track.py",
         description="Track the head in a video. Writes head-model parameters for every frame (flame_params.npz), an "
         "overlay video (overlay.mp4), an animated mesh (head.glb) and a summary (summary.json) to OUT/NAME/.",
@@ -129,10 +138,13 @@ def _guarded(options: argparse.Namespace) -> int:
     except Exception as error:  # the last line of defence: a person gets one line, a developer --debug
         if options.debug:
             traceback.print_exc()
-        known = isinstance(error, UserError)
-        text = str(error) if known else f"unexpected {type(error).__name__}: {error} (run again with --debug and report it)"
-        print(f"track.py: error: {' '.join(text.split())}", file=sys.stderr)
-        return error.exit_code if known else 1
+        text = str(error) if isinstance(error, UserError) else of_the_machine(error)
+        if text is None:
+            text = f"unexpected {type(error).__name__}: {error} (run again with --debug and report it)"
+            print(f"track.py: error: {one_line(text)}", file=sys.stderr)
+            return 1
+        print(f"track.py: error: {one_line(text)}", file=sys.stderr)
+        return UserError.exit_code
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -140,8 +152,8 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError(f"--max-frames {options.max_frames}: give a positive number of frames")
     _check_times(options)
     for given, what in ((options.video, "video"), (options.photos, "photos")):
-        if given is not None and not given.exists():
-            raise UserError(f"{given}: no such file or folder; check the path of the {what}")
+        if given is not None:
+            check_input(given, what)
     formats = parse_formats(options.export) if options.export else ()
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's log lines are no news to a user
 

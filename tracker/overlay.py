@@ -42,7 +42,7 @@ class OverlaySettings(Settings):
     """The overlay video: opacity of the mesh in [0, 1], and the longer side of each panel at most, pixels."""
 
     opacity: float = Field(0.75, ge=0, le=1)
-    max_side: int = Field(960, ge=2)
+    max_side: int = Field(960, ge=2, le=4096)
 
 
 def write_overlay(

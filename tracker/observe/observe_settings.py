@@ -20,9 +20,9 @@ class ObserveSettings(Settings):
         picture_size: side of the crops that colours are read from, pixels.
     """
 
-    sites: int = Field(400, ge=1, le=32_000)
-    stride: int = Field(1, ge=1)
-    error_floor: float = Field(0.01, gt=0)
+    sites: int = Field(400, ge=1, le=5000)
+    stride: int = Field(1, ge=1, le=1000)
+    error_floor: float = Field(0.01, ge=1e-4, le=1)
     min_trust: float = Field(0.3, gt=0, le=1)
-    landmark_doubt: float = Field(0.06, gt=0)
-    picture_size: int = Field(224, ge=16, le=4096)
+    landmark_doubt: float = Field(0.06, ge=1e-4, le=10)
+    picture_size: int = Field(224, ge=16, le=1024)

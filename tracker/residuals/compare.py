@@ -23,8 +23,8 @@ READS = frozenset({DENSE})
 class CompareSettings(Settings):
     """How far the network's locations are believed; as :class:`tracker.residuals.look_up.LookUpSettings`."""
 
-    error_inflation: float = Field(1.5, gt=0)
-    kernel_scale: float = Field(3.0, gt=0)
+    error_inflation: float = Field(1.5, ge=0.01, le=100)
+    kernel_scale: float = Field(3.0, ge=0.01, le=1000)
 
 
 def terms(state: FitState, settings: CompareSettings) -> list[Term]:

@@ -24,13 +24,13 @@ _LANDMARK_LED = ("lips", "lids", "irises", "brows")
 class ErrorPercent(Settings):
     """Expected error by landmark group, in percent of the inter-ocular distance; ``default`` is of those in no group."""
 
-    default: float = Field(6.0, gt=0)
-    lips: float = Field(3.0, gt=0)
-    lids: float = Field(2.5, gt=0)
-    irises: float = Field(2.5, gt=0)
-    brows: float = Field(4.0, gt=0)
-    nose: float = Field(4.0, gt=0)
-    oval: float = Field(9.0, gt=0)
+    default: float = Field(6.0, ge=0.1, le=1000)
+    lips: float = Field(3.0, ge=0.1, le=1000)
+    lids: float = Field(2.5, ge=0.1, le=1000)
+    irises: float = Field(2.5, ge=0.1, le=1000)
+    brows: float = Field(4.0, ge=0.1, le=1000)
+    nose: float = Field(4.0, ge=0.1, le=1000)
+    oval: float = Field(9.0, ge=0.1, le=1000)
 
 
 class LandmarkSettings(Settings):
@@ -46,10 +46,10 @@ class LandmarkSettings(Settings):
     """
 
     error_percent: ErrorPercent = ErrorPercent()
-    kernel_scale: float = Field(3.0, ge=0)
+    kernel_scale: float = Field(3.0, ge=0, le=1000)
     hidden_cosine: float = Field(-0.1, ge=-1, le=1)
     visible_cosine: float = Field(0.25, ge=-1, le=1)
-    beside_dense: float = Field(1.5, gt=0)
+    beside_dense: float = Field(1.5, ge=0.01, le=100)
 
 
 def terms(state: FitState, settings: LandmarkSettings) -> list[Term]:

@@ -40,8 +40,8 @@ class OutlineSettings(Settings):
         kernel_scale: residuals beyond this many expected errors count less and less (Geman–McClure).
     """
 
-    error_inflation: float = Field(1.0, gt=0)
-    kernel_scale: float = Field(3.0, gt=0)
+    error_inflation: float = Field(1.0, ge=0.01, le=100)
+    kernel_scale: float = Field(3.0, ge=0.01, le=1000)
 
 
 def terms(state: FitState, settings: OutlineSettings) -> list[Term]:

@@ -38,9 +38,9 @@ class PhotometricSettings(Settings):
         kernel_scale: residuals beyond this many expected errors count less and less (Geman–McClure).
     """
 
-    points: int = Field(1200, ge=1, le=30_000)
-    error: float = Field(0.05, gt=0)
-    kernel_scale: float = Field(2.0, gt=0)
+    points: int = Field(1200, ge=1, le=10_000)
+    error: float = Field(0.05, ge=1e-3, le=10)
+    kernel_scale: float = Field(2.0, ge=0.01, le=1000)
 
 
 @dataclass(frozen=True)

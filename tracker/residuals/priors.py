@@ -32,12 +32,12 @@ class PriorSettings(Settings):
         jaw_rad, neck_rad: of the jaw and neck joints, where they are free.
     """
 
-    identity: float = Field(0.35, gt=0)
-    expression: float = Field(_DEFAULT_EXPRESSION, gt=0)
-    gaze_rad: float = Field(0.3, gt=0)
-    vergence_rad: float = Field(0.06, gt=0)
-    jaw_rad: float = Field(0.15, gt=0)
-    neck_rad: float = Field(0.35, gt=0)
+    identity: float = Field(0.35, ge=1e-3, le=1000)
+    expression: float = Field(_DEFAULT_EXPRESSION, ge=1e-3, le=1000)
+    gaze_rad: float = Field(0.3, ge=1e-3, le=1000)
+    vergence_rad: float = Field(0.06, ge=1e-3, le=1000)
+    jaw_rad: float = Field(0.15, ge=1e-3, le=1000)
+    neck_rad: float = Field(0.35, ge=1e-3, le=1000)
 
 
 def terms(state: FitState, settings: PriorSettings) -> list[Term]:

@@ -23,12 +23,12 @@ class SmoothnessSettings(Settings):
     independent: the values halve the jitter of a real talking head and keep 99 % of its blinks' and jaw's range.
     """
 
-    rotation_rad: float = Field(0.07, gt=0)
-    translation_m: float = Field(0.05, gt=0)
-    expression: float = Field(4.0, gt=0)
-    eyes_rad: float = Field(6.0, gt=0)
-    jaw_rad: float = Field(1.0, gt=0)
-    neck_rad: float = Field(0.03, gt=0)
+    rotation_rad: float = Field(0.07, ge=1e-4)
+    translation_m: float = Field(0.05, ge=1e-4)
+    expression: float = Field(4.0, ge=1e-4)
+    eyes_rad: float = Field(6.0, ge=1e-4)
+    jaw_rad: float = Field(1.0, ge=1e-4)
+    neck_rad: float = Field(0.03, ge=1e-4)
 
 
 def terms(state: FitState, settings: SmoothnessSettings) -> list[Term]:

@@ -20,9 +20,11 @@ from tracker.observe.sites import skin_triangles, spread_points, spread_sites
 from tracker.progress import Progress, StageClock, silent
 from tracker.residuals.appearance import Appearance
 from tracker.residuals.fit_head import FitHead
-from tracker.stages.fit_settings import FitBase
+from tracker.stages.fit_settings import FitBase, WindowSettings
 from tracker.stages.keyframes import SharedFit, fit_shared
 from tracker.stages.windows import FrameFits, fit_frames
+
+_DEFAULT_LIMIT = WindowSettings().max_error_percent
 
 # Keyframes are chosen among at most this many frames, evenly spread over the video.
 _KEYFRAME_CANDIDATES = 1000
@@ -95,7 +97,7 @@ def fit(
     if len(tracked) == 0:
         raise UserError(
             f"no face was found in any of the {len(observations)} frames; the face must be larger than about "
-            "40 pixels and not turned away"
+            f"40 pixels and not turned away{''.join(f'. Besides, {note}' for note in facts.notes)}"
         )
     head = head_for(asset, settings, observations, device)
     model = head.model
@@ -140,7 +142,7 @@ def assemble(
     error[frames] = torch.cat([f.error_percent for f in fits]).cpu().numpy()
     valid = error <= max_error_percent
     if not valid.any():
-        raise UserError("the head model could not be fitted to any frame; are these really faces?")
+        raise UserError(_unfitted(float(error.min()), max_error_percent, camera))
     row_of = np.zeros(total, int)
     row_of[frames] = np.arange(len(frames))
     rows = row_of[nearest_index(valid)]
@@ -182,6 +184,21 @@ def _quality(error: np.ndarray, limit: float) -> np.ndarray:
 
 def _detected(observations: Observations) -> np.ndarray:
     return np.where(observations.found, observations.confidence, DENSE_ONLY_CONFIDENCE)
+
+
+def _unfitted(best: float, limit: float, camera: FocalPrior) -> str:
+    """Why no frame is valid, as far as one can tell."""
+    if limit < _DEFAULT_LIMIT and best < _DEFAULT_LIMIT:
+        return (
+            f"no frame's landmark error is below windows.max_error_percent: {limit:g}; the best one has {best:.2g} %, so raise that setting "
+            f"(the default is {_DEFAULT_LIMIT:g})"
+        )
+    if camera.log_sigma == 0:
+        return (
+            f"the head model could not be fitted to any frame with the given camera (focal length {camera.focal_px:g} px, principal point "
+            f"{camera.principal_point[0]:g}, {camera.principal_point[1]:g}); leave --focal-px, --fov or --intrinsics out if they may be wrong"
+        )
+    return "the head model could not be fitted to any frame; are these really faces?"
 
 
 def nearest_index(valid: np.ndarray) -> np.ndarray:

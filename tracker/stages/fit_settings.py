@@ -29,8 +29,8 @@ class Stage(Settings):
 
     free: ListOf[Group]
     cues: ListOf[str]
-    iterations: int = Field(ge=1)
-    rounds: int = Field(1, ge=1)
+    iterations: int = Field(ge=1, le=1000)
+    rounds: int = Field(1, ge=1, le=100)
     needs: str | None = None
 
     @field_validator("cues")
@@ -64,7 +64,7 @@ class StageLists(Settings):
 class KeyframeSettings(Settings):
     """The joint fit of identity and focal length: how many keyframes at most."""
 
-    count: int = Field(16, ge=1)
+    count: int = Field(16, ge=1, le=256)
 
 
 class WindowSettings(Settings):
@@ -78,17 +78,17 @@ class WindowSettings(Settings):
             marked invalid. Frames below 2 % (below a tenth of a limit under 20) have the detector's own confidence.
     """
 
-    frames: int = Field(32, ge=1)
-    lookahead: int = Field(6, ge=0)
-    gap_seconds: float = Field(0.4, gt=0)
-    max_error_percent: float = Field(20.0, gt=0)
+    frames: int = Field(32, ge=1, le=1024)
+    lookahead: int = Field(6, ge=0, le=512)
+    gap_seconds: float = Field(0.4, gt=0, le=10_000)
+    max_error_percent: float = Field(20.0, gt=0, le=1000)
 
 
 class LimitSettings(Settings):
     """Box limits: how far each eye, and the neck, may be turned about each axis, radians."""
 
-    eyes_rad: float = Field(0.7, gt=0)
-    neck_rad: float = Field(0.6, gt=0)
+    eyes_rad: float = Field(0.7, ge=1e-3, le=3)
+    neck_rad: float = Field(0.6, ge=1e-3, le=3)
 
 
 class FitBase(Settings):

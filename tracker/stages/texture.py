@@ -33,7 +33,7 @@ _GOOD = 4.0  # summed weight from which a texel needs no help from its neighbour
 class TextureSettings(Settings):
     """The texture: its side, pixels."""
 
-    size: int = Field(1024, ge=16, le=16_384)
+    size: int = Field(1024, ge=16, le=8192)
 
 
 def unwrap_texture(

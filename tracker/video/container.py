@@ -15,7 +15,7 @@ import numpy as np
 
 from tracker.errors import UserError
 from tracker.video.lens import lens_of_video
-from tracker.video.pixels import orientation, square_pixel_size, to_rgb
+from tracker.video.pixels import check_size, orientation, square_pixel_size, to_rgb
 
 FALLBACK_FPS = 25.0
 """Assumed where a file names no frame rate at all."""
@@ -81,6 +81,7 @@ class ContainerFile:
         stream = self._stream = streams[0]
         if stream.codec_context is None:
             raise UserError(f"{self._path}: no decoder for this video's codec; convert it to H.264 first")
+        check_size(self._path, stream.codec_context.width, stream.codec_context.height)
         # Frames decoded side by side share what they know of damage as the threads happen to run, and other frames are lost
         # in each pass. Slices side by side lose the same frames but conceal damage in other ways, so that the decoders
         # that do conceal it get one thread.
@@ -104,6 +105,7 @@ class ContainerFile:
         self._turn = orientation(self._first)
         aspect = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
         self._stored_size = square_pixel_size(self._first.width, self._first.height, aspect)
+        check_size(self._path, *self._stored_size)
         self.width, self.height = self._stored_size[::-1] if self._turn[0] else self._stored_size
         self.lens = lens_of_video({**container.metadata, **stream.metadata}, self.width, self.height)
 
@@ -119,7 +121,9 @@ class ContainerFile:
         if stream.duration and stream.time_base:
             return float(stream.duration * stream.time_base)
         if self._container.duration and not self.has_audio:
-            return self._container.duration / av.time_base
+            # Matroska's writers state the time of the end, or the length; what starts late shows which
+            late = max(self._container.start_time or 0, 0)
+            return (self._container.duration - (late if late < self._container.duration else 0)) / av.time_base
         return None
 
     def _decode(self) -> Iterator[av.VideoFrame]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +15,25 @@ from PIL import ExifTags, Image, ImageOps
 
 from tracker.errors import UserError
 from tracker.video.lens import lens_of_photo
-from tracker.video.pixels import over_black
+from tracker.video.pixels import check_size, over_black, too_large
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 """Files of a folder that count as frames; others are ignored."""
 
-# Pillow tells of broken EXIF on the terminal; what is not broken is used, and a user can do nothing about the rest
-warnings.filterwarnings("ignore", message="Corrupt EXIF data", module="PIL")
+# Pillow warns of large pictures and of broken EXIF on the terminal. Sizes are checked here; of EXIF what is not broken is used, and a user can
+# do nothing about the rest
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 _SIDEWAYS = (5, 6, 7, 8)  # EXIF's orientations that swap width and height
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
+
+NO_PICTURE = (
+    OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, AttributeError, EOFError, OverflowError, ZeroDivisionError, RuntimeError,
+    MemoryError, struct.error, zlib.error,
+)  # fmt: skip
+"""What Pillow's readers raise over damaged files; each format has its own."""
 
 DEFAULT_FOLDER_RATE = 25.0
 """Frame rate of a folder unless the caller names one: pictures carry no timing."""
@@ -36,9 +49,12 @@ def picture_paths(folder: Path) -> list[Path]:
     """The pictures of a folder in natural order of their names.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or no permission to look.
     """
-    found = (entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file())
+    try:
+        found = [entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file()]
+    except OSError as error:
+        raise UserError(f"{folder}: this folder cannot be read ({error.strerror}); change its permissions or copy it") from error
     # Files that macOS leaves behind on foreign disks bear an image's suffix but hold no image.
     paths = [entry for entry in sorted(found, key=lambda entry: natural_key(entry.name)) if not entry.name.startswith(".")]
     if not paths:
@@ -110,10 +126,10 @@ def is_still(path: Path) -> bool:
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         return False
     try:
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             # phones write JPEGs with further pictures behind the first, and TIFFs have pages: neither moves
             return not (opened.format in ("GIF", "PNG", "WEBP") and getattr(opened, "is_animated", False))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except NO_PICTURE:
         return False
 
 
@@ -124,10 +140,10 @@ def picture_size(path: Path) -> tuple[int, int]:
         UserError: when the file is not a readable image.
     """
     try:
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             turned = opened.getexif().get(ExifTags.Base.Orientation) in _SIDEWAYS
             return opened.size[::-1] if turned else opened.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except NO_PICTURE as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: cannot be read as an image ({reason}); replace or remove it") from error
 
@@ -139,15 +155,36 @@ def read_image(path: Path) -> np.ndarray:
         UserError: when the file is not a readable image.
     """
     try:
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I"):
-                # Pillow clips 16-bit grey when it converts, so the high byte is taken by hand.
-                grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
-                return np.repeat(grey[..., None], 3, axis=2)
-            if image.has_transparency_data:
-                return np.ascontiguousarray(over_black(np.asarray(image.convert("RGBA"))))
-            return np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return rgb(image)
+    except NO_PICTURE as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: cannot be read as an image ({reason}); replace or remove it") from error
+
+
+def rgb(image: Image.Image) -> np.ndarray:
+    """A decoded picture as ``(H, W, 3)`` uint8 RGB, alpha laid over black."""
+    if image.mode.startswith("I"):
+        # Pillow clips 16-bit grey when it converts, so the high byte is taken by hand.
+        grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        return np.ascontiguousarray(over_black(np.asarray(image.convert("RGBA"))))
+    return np.array(image.convert("RGB"))
+
+
+@contextmanager
+def open_picture(path: Path) -> Iterator[Image.Image]:
+    """A picture's header, its size checked, by Pillow's readers of photographic formats alone: others start programs (PostScript).
+
+    Raises:
+        UserError: too large. What Pillow raises else.
+    """
+    try:
+        opened = Image.open(path, formats=_FORMATS)
+    except Image.DecompressionBombError as error:
+        raise too_large(path) from error
+    with opened:
+        check_size(path, *opened.size)
+        yield opened

@@ -10,14 +10,21 @@ from __future__ import annotations
 
 import struct
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 from av.video.reformatter import Colorspace
 
+from tracker.errors import UserError
+
 UNSPECIFIED_COLORSPACE = 2
 """FFmpeg's AVCOL_SPC_UNSPECIFIED: the file does not name its YUV matrix."""
+
+MAX_SIDE, MAX_PIXELS = 16_384, 200_000_000
+"""Largest pictures that are read, as large as H.264 and the largest cameras make them. OpenCV cannot warp pictures of 32,768 pixels on a
+side, and MediaPipe ends the process over them."""
 
 HD_HEIGHT = 720
 """From this many rows on, an unnamed YUV matrix means BT.709, below it BT.601: what players assume."""
@@ -45,6 +52,24 @@ def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return False, d < 0, a < 0
     return True, b < 0, c < 0
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """Refuse pictures that are too large to look at.
+
+    Raises:
+        UserError: it says how large they are, and may be.
+    """
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise too_large(path, f" of {width}×{height} pixels")
+
+
+def too_large(path: Path, size: str = "") -> UserError:
+    """The error about pictures of a size, in words."""
+    return UserError(
+        f"{path}: pictures{size} are too large; at most {MAX_SIDE} pixels on a side and {MAX_PIXELS // 1_000_000} million in all can be "
+        "read, so make them smaller first"
+    )
 
 
 def square_pixel_size(width: int, height: int, sample_aspect: Fraction | None) -> tuple[int, int]:

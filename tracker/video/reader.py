@@ -18,9 +18,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from tracker.errors import UserError
+from tracker.input_path import check_input
 from tracker.video.container import ContainerFile
 from tracker.video.frame import Frame, FrameSource
 from tracker.video.image_folder import DEFAULT_FOLDER_RATE, ImageFolder, StillImage, is_still
+from tracker.video.moving_webp import MovingWebp, is_moving_webp
 from tracker.video.photos import Photo, PhotoFolder, PhotoOptions
 
 READ_AHEAD = 4
@@ -265,12 +267,13 @@ def open_video(
     """
     path = Path(path)
     part = VideoPart(max_frames, frame_rate, start, end)
-    if not path.exists():
-        raise UserError(f"{path}: no such file or folder; check the path of the video")
+    check_input(path, "video")
     rate = DEFAULT_FOLDER_RATE if frame_rate is None else frame_rate
     source: FrameSource
     if path.is_dir():
         source = ImageFolder(path, rate)
+    elif is_still(path):
+        source = StillImage(path, rate)
     else:
-        source = StillImage(path, rate) if is_still(path) else ContainerFile(path, frame_rate)
+        source = MovingWebp(path) if is_moving_webp(path) else ContainerFile(path, frame_rate)
     return VideoReader(path, source, part)
