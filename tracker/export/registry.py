@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,7 @@ class Exporter:
         by_default: whether every run of ``track.py`` writes it.
         needs_texture: whether there is nothing to write without a texture.
         needs_video: whether it holds the video's pictures.
+        library: ``module:package`` that it is made with, when a plain installation lacks that one.
         refuses: ``module:function``, of a head to the reason why the format cannot hold it, None for heads that it can; empty
             for formats that hold every head.
     """
@@ -69,7 +71,14 @@ class Exporter:
     by_default: bool = False
     needs_texture: bool = False
     needs_video: bool = False
+    library: str = ""
     refuses: str = ""
+
+    @property
+    def missing(self) -> str | None:
+        """The package that has to be installed first; None when nothing is missing."""
+        module, _, package = self.library.partition(":")
+        return package if module and find_spec(module) is None else None
 
 
 _ONLY_FLAME = "tracker.export.flame_layout:refuses"
@@ -85,6 +94,14 @@ EXPORTERS: dict[str, Exporter] = {
         ),
         Exporter("obj", "meshes/00000.obj …", "one mesh per frame, Wavefront OBJ with uv and named groups", "tracker.export.obj:export"),
         Exporter("ply", "meshes/00000.ply …", "one mesh per frame, binary PLY", "tracker.export.ply:export"),
+        Exporter(
+            "usd", "head.usdz", "the animated head as USD: skeleton, blend shapes, camera", "tracker.export.usd:export_usdz",
+            library="pxr:usd-core",
+        ),
+        Exporter(
+            "usdc", "usdc/head.usdc …", "the same as a plain layer, its texture beside it", "tracker.export.usd:export_usdc",
+            library="pxr:usd-core",
+        ),
         Exporter(
             "mdd", "mdd/head.mdd + rest.obj", "moving vertices at the frames' true times, and the mesh that they move",
             "tracker.export.point_cache:export_mdd",
@@ -141,8 +158,8 @@ def export(
         Names of what was written, in the folder; a folder's ends with a slash.
 
     Raises:
-        UserError: an unknown format, another head than the track's, a format that cannot hold this head or needs a texture
-            or a video where there is none, or a folder that cannot be written.
+        UserError: an unknown format, one whose library is not installed, another head than the track's, a format that cannot hold
+            this head or needs a texture or a video where there is none, or a folder that cannot be written.
     """
     from tracker.track_vertices import check_head
 
@@ -175,6 +192,8 @@ def check_formats(formats: str | Iterable[str], head: HeadAsset | None = None, t
     wanted = parse_formats(formats)
     chosen = [exporter for name, exporter in EXPORTERS.items() if name in wanted]
     for exporter in chosen:
+        if exporter.missing:
+            raise UserError(f"format {exporter.name}: it needs {exporter.missing}, which is not installed: pip install {exporter.missing}")
         if exporter.needs_texture and not textured:
             raise UserError(f"format {exporter.name}: there is no texture; only the preset best makes one, of heads with uv")
         if exporter.needs_video and not filmed:
