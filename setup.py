@@ -65,8 +65,8 @@ setup(
         # an independent landmark detector that scores trackers on real clips, and plots
         "benchmark": ["dlib-bin>=19.24", "face_recognition_models>=0.3", "matplotlib>=3.8"],
         # what tracks are written with for animation programs: USD (Tomorrow Open Source Technology Licence, as Apache but for
-        # trademarks; 29 MB, needs nothing). --export names the one that is missing
-        "dcc": ["usd-core>=26.8"],
+        # trademarks; 29 MB) and Alembic (BSD, 13 MB); both need nothing else. --export names the one that is missing
+        "dcc": ["usd-core>=26.8", "alembic3d>=1.8.12"],
         # Blender as a module (GPL), for pictures of its path tracer: docs/cycles.md; needs CPython 3.11
         "cycles": ["bpy>=4.5,<4.6"],
         # nvdiffrast is not on the registry and has its own (non-commercial) licence; docs/rendering.md has its command

@@ -42,7 +42,7 @@ def look(path: Path, times: np.ndarray, frame_rate: float, size: tuple[int, int]
     Args:
         times: seconds; Blender's frame is time × ``frame_rate``.
         size: (width, height) of the picture.
-        options: ``picture`` to render the last time to; ``time_mode`` of the Mesh Cache.
+        options: ``picture`` to render the last time to; ``time_mode`` of the Mesh Cache; ``sensor_fit`` of the camera, set by hand.
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "seen.npz"
@@ -67,6 +67,8 @@ def _main(task: dict) -> None:
     mesh = next((o for o in bpy.data.objects if o.type == "MESH" and o.name != "Icosphere"), None)
     bones = next((o for o in bpy.data.objects if o.type == "ARMATURE"), None)
     scene.camera = next((o for o in bpy.data.objects if o.type == "CAMERA"), None)
+    if task.get("sensor_fit"):
+        scene.camera.data.sensor_fit = task["sensor_fit"]
     found: dict[str, list] = {}
     for time in task["times"]:
         frame = time * scene.render.fps

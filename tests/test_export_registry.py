@@ -125,7 +125,7 @@ def test_nothing_is_written_when_a_format_cannot_be(formats, message, tmp_path):
 def test_a_library_that_is_not_installed_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(EXPORTERS, "usd", dataclasses.replace(EXPORTERS["usd"], library="no_such_module:usd-core"))
     head = tiny_head()
-    with pytest.raises(UserError, match="^format usd: it needs usd-core, which is not installed: pip install usd-core$"):
+    with pytest.raises(UserError, match=r"^format usd: it needs usd-core, which is not installed: pip install usd-core$"):
         export(talking_track(head, 2), head, "npz,usd", tmp_path / "folder")
     assert list(tmp_path.iterdir()) == []
 

@@ -103,6 +103,9 @@ EXPORTERS: dict[str, Exporter] = {
             library="pxr:usd-core",
         ),
         Exporter(
+            "abc", "head.abc", "the moving mesh and the camera as Alembic", "tracker.export.abc_cache:export", library="alembic3d:alembic3d",
+        ),
+        Exporter(
             "mdd", "mdd/head.mdd + rest.obj", "moving vertices at the frames' true times, and the mesh that they move",
             "tracker.export.point_cache:export_mdd",
         ),
