@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import cv2
 import numpy as np
 
 from flame_assets.asset import HeadAsset
 from tracker.head_track import HeadTrack
+from tracker.video.reader import VideoPart, VideoSource
 
 
 def talking_track(asset: HeadAsset, frames: int = 20, seed: int = 0, **changes: object) -> HeadTrack:
@@ -45,6 +49,17 @@ def talking_track(asset: HeadAsset, frames: int = 20, seed: int = 0, **changes: 
         "frame_rate": 25.0,
     }
     return HeadTrack(**(values | changes))
+
+
+def filmed_track(asset: HeadAsset, folder: Path, frames: int = 4, **changes: object) -> tuple[HeadTrack, VideoSource]:
+    """A track and a folder of pictures that it could come from: noise, 25 a second, each frame's level its number times ten."""
+    track = talking_track(asset, frames, **({"timestamps": np.arange(frames) / 25} | changes))
+    height, width = (int(n) for n in track.image_size)
+    folder.mkdir(parents=True)
+    for number in range(frames):
+        noise = np.random.default_rng(number).integers(0, 100, (height, width, 3), np.uint8)
+        assert cv2.imwrite(str(folder / f"{number:05d}.png"), noise + np.uint8(10 * number))
+    return track, VideoSource(folder, VideoPart(frame_rate=25))
 
 
 def _walk(rng: np.random.Generator, frames: int, size: int, reach: float) -> np.ndarray:

@@ -130,6 +130,14 @@ EXPORTERS: dict[str, Exporter] = {
             "pixel3dmm", "pixel3dmm/checkpoint/00000.frame …", "FLAME parameters and camera, as Pixel3DMM saves them",
             "tracker.export.frame_files:export_pixel3dmm", refuses=_ONLY_FLAME,
         ),
+        Exporter(
+            "gaussian-avatars", "gaussian_avatars/transforms.json …", "data set for GaussianAvatars: pictures, masks, FLAME parameters, camera",
+            "tracker.export.gaussian_avatars:export", needs_video=True, refuses=_ONLY_FLAME,
+        ),
+        Exporter(
+            "nerf", "nerf/transforms.json …", "pictures, masks and cameras around the head at rest, as NeRF's programs read them",
+            "tracker.export.nerf:export", needs_video=True,
+        ),
     )
 }  # fmt: skip
 """All formats by name, in the order in which they are written."""
