@@ -56,12 +56,14 @@ setup(
         "openvino>=2025.0",
     ],
     extras_require={
-        "test": ["pytest>=8", "smplx>=0.1.28", "pygltflib>=1.16", "onnx>=1.17", "tensorboard>=2.17", "import-linter>=2.10"],
+        "test": ["pytest>=8", "smplx>=0.1.28", "pygltflib>=1.16", "onnx>=1.17", "tensorboard>=2.17", "import-linter>=2.10", "python-osc>=1.9"],
         # reads the backbone's weights, writes logs; CoTracker3 is the user's own installation
         "train": ["onnx>=1.17", "tensorboard>=2.17", "matplotlib>=3.8"],
         "export": ["onnx>=1.17"],
         # reads the panoramas that light synthetic heads, once; OpenCV's wheels are built without OpenEXR
         "panoramas": ["OpenEXR>=3.3"],
+        # plays tracks into avatars' programs (tools/send_vmc.py); public domain, pure Python
+        "vmc": ["python-osc>=1.9"],
         # an independent landmark detector that scores trackers on real clips, and plots
         "benchmark": ["dlib-bin>=19.24", "face_recognition_models>=0.3", "matplotlib>=3.8"],
         # what tracks are written with for animation programs: USD (Tomorrow Open Source Technology Licence, as Apache but for
