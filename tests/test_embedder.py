@@ -165,7 +165,7 @@ def test_a_pass_in_groups_finds_what_frame_by_frame_finds(clip, make, stride):
         looker = _Looker(embedder, stride)
         looked = []
         for start in range(0, len(images), looker.group):
-            looked += looker(images[start : start + looker.group], detections[start : start + looker.group])
+            looked += [(k.record, k.detection) for k in looker(images[start : start + looker.group], detections[start : start + looker.group])]
         found.append(looked)
         assert (max(len(crops) for crops in reader.calls) > 1) == (batch > 1)
     for other in found[1:]:

@@ -16,9 +16,8 @@ from tracker import __version__
 from tracker.errors import UserError, of_the_machine, one_line
 from tracker.export import EXPORTERS, parse_formats
 from tracker.input_path import check_input
+from tracker.interrupts import Interrupted, interruptible
 from tracker.terminal import lasting_output, progress_bars
-
-_INTERRUPTED = 130
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,7 +35,8 @@ def build_parser() -> argparse.ArgumentParser:
         "overlay video (overlay.mp4), an animated mesh (head.glb) and a summary (summary.json) to OUT/NAME/.",
         epilog="Examples:  track.py --demo      track.py --video in.mp4 --preset best --export obj.      "
         "Exit code: 0 when everything was written; 2 for bad input, bad options or a machine that lacks something, said in one "
-        "line; 130 when interrupted; 1 for an error that is the program's own.",
+        "line; 130 when interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP: the same command goes on from there, as it does after a "
+        "crash of the machine; 1 for an error that is the program's own.",
     )
     _add_input(parser)
     _add_output(parser)
@@ -80,6 +80,10 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--export", metavar="LIST", help=f"also write these formats, with commas between: {formats}")
     output.add_argument("--mesh", choices=("obj", "ply"), help="the same as --export obj or ply")
     output.add_argument("--no-overlay", action="store_true", help="do not write overlay.mp4 (saves an eighth to a third of the time)")
+    output.add_argument(
+        "--restart", action="store_true",
+        help="begin anew where an interrupted run of the same command would be gone on with, and replace the result of another video",
+    )  # fmt: skip
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -123,8 +127,9 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program; returns its exit code: 0 all outputs written, 2 bad input or options, 130 interrupted, 1 a fault of ours."""
-    with lasting_output():
+    """Run the program; returns its exit code: 0 all outputs written, 2 bad input or options, 1 a fault of ours, 128 and a signal's
+    number when that interrupted it."""
+    with lasting_output(), interruptible():
         return _guarded(build_parser().parse_args(arguments))
 
 
@@ -132,9 +137,11 @@ def _guarded(options: argparse.Namespace) -> int:
     """Run; whatever goes wrong becomes one line and an exit code."""
     try:
         return _run(options)
-    except KeyboardInterrupt:
-        print("interrupted; no unfinished file was left behind", file=sys.stderr)
-        return _INTERRUPTED
+    except KeyboardInterrupt as error:
+        how = error if isinstance(error, Interrupted) else Interrupted()
+        rest = f"the same command goes on from here (the work so far is in {how.kept})" if how.kept else "no unfinished file was left behind"
+        print(f"interrupted; {rest}", file=sys.stderr)
+        return how.exit_code
     except Exception as error:  # the last line of defence: a person gets one line, a developer --debug
         if options.debug:
             traceback.print_exc()
@@ -190,7 +197,9 @@ def _run(options: argparse.Namespace) -> int:
             "demo" if options.demo else None,
             formats=(*formats, *((options.mesh,) if options.mesh else ())),
             overlay=not options.no_overlay,
+            restart=options.restart,
             progress=progress,
+            say=(lambda sentence: None) if options.quiet else (lambda sentence: print(sentence, file=sys.stderr)),
         )
     if not options.quiet:
         print(report.text())

@@ -52,6 +52,10 @@ _NOT_CALIBRATED = (
 _MORE_ITERATIONS = 4  # of photos than of frames
 
 
+OBSERVATIONS = "observations"
+"""Name of the folder with the observations in a folder of work."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What is asked for; see ``track.py --help`` for the meaning of each field."""
@@ -137,13 +141,14 @@ def track(
 
 
 def run(
-    request: Request, *, scratch: Path | None = None, draws: bool = False, progress: Progress = silent, clock: StageClock | None = None
+    request: Request, *, work: Path | None = None, draws: bool = False, progress: Progress = silent, clock: StageClock | None = None
 ) -> TrackResult:
     """Observe, fit, and unwrap the texture where the settings look at pictures.
 
     Args:
         request: what is asked for.
-        scratch: folder for the observations, which are removed at the end; the system's temporary one when None.
+        work: folder in which the observations are kept. What a run of the same request left there when it was stopped is gone on
+            with, to the same result bit for bit. None for a temporary folder that goes at the end.
         draws: the track is to be drawn afterwards, so the device must have a renderer whatever the settings.
         progress, clock: to be told.
 
@@ -160,12 +165,12 @@ def run(
         photos = video.photos
     with ExitStack() as stack:
         stack.enter_context(one_torch_thread())
-        folder = Path(stack.enter_context(TemporaryDirectory(prefix="head-track-", dir=scratch)))
+        folder = work or Path(stack.enter_context(TemporaryDirectory(prefix="head-track-")))
         asset, embedder, notes = _prepare(request, source, camera, device, folder, progress, clock)
         observations = stack.enter_context(
             observe(
-                source, settings.observe, embedder=embedder, pictures=PICTURES in settings.reads, folder=folder / "observations",
-                landmarker=request.landmarker, progress=progress, clock=clock,
+                source, settings.observe, embedder=embedder, pictures=PICTURES in settings.reads, folder=folder / OBSERVATIONS,
+                landmarker=request.landmarker, go_on=True, progress=progress, clock=clock,
             )  # fmt: skip
         )
         found = fit(observations, asset, settings, camera, device=device.compute, progress=progress, clock=clock)
@@ -236,7 +241,7 @@ def _prepare(
     every = settings.observe.model_copy(update={"stride": 1})
     with observe(
         source, every, embedder=embedder, folder=folder / "calibration", landmarker=request.landmarker, at_most=CANDIDATES,
-        name="calibrate", progress=progress, clock=clock,
+        go_on=True, name="calibrate", progress=progress, clock=clock,
     ) as sample, clock.stage("calibration"):  # fmt: skip
         measured = calibrate(sample, asset, settings, camera, device.compute)
     if measured is None:

@@ -14,6 +14,14 @@ def silent(name: str, done: int, total: int | None) -> None:
     """A :data:`Progress` that tells nobody."""
 
 
+Say = Callable[[str], None]
+"""Called with one sentence that the user should read now."""
+
+
+def say_nothing(sentence: str) -> None:
+    """A :data:`Say` that keeps it to itself."""
+
+
 class StageClock:
     """Wall-clock seconds of named stages; a stage entered twice adds up."""
 

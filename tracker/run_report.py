@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ class RunReport:
         seconds: wall clock by stage; total_seconds: of the whole run, start-up included.
         peak_memory_mb: largest resident memory.
         notes: what the user should know, one sentence each.
+        video: what tells the video from others of the same name.
     """
 
     folder: Path
@@ -58,10 +60,12 @@ class RunReport:
     total_seconds: float
     peak_memory_mb: float
     notes: tuple[str, ...] = field(default=())
+    video: Mapping[str, Any] = field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
         """Plain numbers and strings, for ``summary.json``."""
         return {
+            "video": dict(self.video),
             "head": self.head,
             "preset": self.preset,
             "device": self.where,

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from flame_assets.asset import AssetError, HeadAsset
 from flame_assets.load import load_head
 from tracker.errors import UserError
 from tracker.export import EXPORTERS, check_formats, export, formats_of_run, parse_formats
+from tracker.observe.observations import frames_left
 from tracker.observe.reading import PICTURES
 from tracker.overlay import write_overlay
 from tracker.photo_overlay import write_photo_overlays
-from tracker.pipeline import Request, run
-from tracker.progress import Progress, StageClock, silent
+from tracker.pipeline import OBSERVATIONS, Request, run
+from tracker.progress import Progress, Say, StageClock, say_nothing, silent
 from tracker.result import TrackResult
 from tracker.run_report import RunReport, peak_memory_mb
-from tracker.workspace import result_folder
+from tracker.work_identity import video_identity, work_identity
+from tracker.workspace import SUMMARY, read_json, result_folder
 
 
 def track_to_folder(
@@ -27,7 +30,9 @@ def track_to_folder(
     *,
     formats: Sequence[str] = (),
     overlay: bool = True,
+    restart: bool = False,
     progress: Progress = silent,
+    say: Say = say_nothing,
 ) -> RunReport:
     """Track a video and write ``out/name/``: parameters, the animated mesh, the overlay, a summary, and what else is asked for.
 
@@ -36,17 +41,26 @@ def track_to_folder(
         out, name: where to; the video's name without its ending when None.
         formats: of :data:`tracker.export.EXPORTERS`, besides those that every run writes.
         overlay: write overlay.mp4.
+        restart: begin anew where unfinished work of the same run lies, and replace the result of another video.
         progress: told how far it is.
+        say: told what becomes of unfinished work of earlier runs.
 
     Raises:
         UserError: anything about the input, the options or the machine that stands in the way. Nothing is written then.
+        Interrupted: see :func:`tracker.workspace.result_folder`.
     """
     clock = StageClock()
     if formats:  # a format that cannot hold the head must not cost the user the whole run
         check_formats(formats, _head(request) if any(EXPORTERS[f].refuses for f in parse_formats(formats)) else None, PICTURES in request.settings.reads)
     name = name or request.video.resolve().stem or "video"
-    with result_folder(out, name) as (staging, scratch):
-        result = run(request, scratch=scratch, draws=overlay, progress=progress, clock=clock)
+    video = video_identity(request.video)
+    if not restart:
+        _refuse_other_video(out / name, video)
+    with result_folder(out, name, work_identity(request), restart=restart, say=say) as (staging, scratch):
+        frames, complete = frames_left(scratch / OBSERVATIONS)
+        if frames:
+            say(f"going on with an earlier run: {'all' if complete else 'the first'} {frames} frames have been looked at")
+        result = run(request, work=scratch, draws=overlay, progress=progress, clock=clock)
         files: list[str] = []
         for chosen in formats_of_run(formats, textured=result.texture is not None):
             with clock.stage(chosen):
@@ -54,8 +68,8 @@ def track_to_folder(
         if overlay:
             with clock.stage("overlay"):
                 files.append(_draw(request, result, staging, progress))
-        report = report_of(result, out / name, (*dict.fromkeys(files), "summary.json"), clock)
-        (staging / "summary.json").write_text(json.dumps(report.json(), indent=2) + "\n", encoding="utf-8")
+        report = report_of(result, out / name, (*dict.fromkeys(files), SUMMARY), clock, video)
+        (staging / SUMMARY).write_text(json.dumps(report.json(), indent=2) + "\n", encoding="utf-8")
     return report
 
 
@@ -76,7 +90,19 @@ def _draw(request: Request, result: TrackResult, folder: Path, progress: Progres
     return "overlay.mp4"
 
 
-def report_of(result: TrackResult, folder: Path, files: Sequence[str], clock: StageClock) -> RunReport:
+def _refuse_other_video(folder: Path, video: Mapping[str, Any]) -> None:
+    """Results are not replaced by those of another video, whose name happens to be the same."""
+    before = read_json(folder / SUMMARY).get("video")
+    if isinstance(before, dict) and {**before, "name": ""} != {**video, "name": ""}:
+        raise UserError(
+            f"{folder} holds the result of another video ({before.get('name')}, {before.get('bytes')} bytes; this one has "
+            f"{video['bytes']}); choose another folder with --out, or replace it with --restart"
+        )
+
+
+def report_of(
+    result: TrackResult, folder: Path, files: Sequence[str], clock: StageClock, video: Mapping[str, Any] | None = None
+) -> RunReport:
     """Numbers of a finished run."""
     track, fit = result.track, result.fit
     return RunReport(
@@ -94,4 +120,5 @@ def report_of(result: TrackResult, folder: Path, files: Sequence[str], clock: St
         total_seconds=clock.total,
         peak_memory_mb=peak_memory_mb(),
         notes=result.notes,
+        video=video or {},
     )

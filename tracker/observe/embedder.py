@@ -88,6 +88,16 @@ class HeadEmbedder:
         """Forget where the head was: the next frame has nothing to do with those before."""
         self._crop, self._misses = None, 0
 
+    @property
+    def place(self) -> tuple[HeadCrop | None, int]:
+        """Where the head will be looked for, and in how many frames in a row it was not there: all that is carried from one
+        frame to the next."""
+        return self._crop, self._misses
+
+    @place.setter
+    def place(self, place: tuple[HeadCrop | None, int]) -> None:
+        self._crop, self._misses = place
+
     def follow(self, detection: Detection) -> None:
         """Note where the head is without embedding it."""
         self._crop, self._misses = self._crop_of(detection), 0

@@ -126,6 +126,11 @@ class EmbeddingStore:
         if self._journal is not None:
             self._journal.flush()
 
+    def sync(self) -> None:
+        """Put what was added on the disk."""
+        if self._journal is not None:
+            self._journal.sync()
+
     def keep(self, frames: int) -> None:
         """Forget the records of frames from number ``frames`` on."""
         kept = {f: row for f, row in self._row_of.items() if f < frames}

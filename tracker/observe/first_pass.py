@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tracker.landmarks.detection import Detection
 from tracker.landmarks.mediapipe_detector import FaceLandmarker
 from tracker.observe.embedder import HeadEmbedder
 from tracker.observe.embedding_store import EmbeddingRecord
+from tracker.observe.look_store import LookState
 from tracker.observe.observations import Observations, VideoFacts
 from tracker.observe.observe_settings import ObserveSettings
 from tracker.progress import Progress, StageClock, silent
@@ -31,6 +32,7 @@ def observe(
     folder: Path | None = None,
     landmarker: Path | None = None,
     at_most: int | None = None,
+    go_on: bool = False,
     name: str = "look",
     progress: Progress = silent,
     clock: StageClock | None = None,
@@ -45,6 +47,8 @@ def observe(
         folder: where the observations are kept; None for a temporary folder that goes with them.
         landmarker: MediaPipe's model file; None for the one that comes with the project.
         at_most: look at about so many frames, evenly spread, instead of all.
+        go_on: where ``folder`` holds what an earlier pass left, which was the same in all of the above, go on from there; what is
+            found is bit for bit what a pass in one go finds. Otherwise earlier observations there are replaced.
         name: of this pass, for ``progress``.
         progress, clock: to be told.
 
@@ -52,8 +56,13 @@ def observe(
         UserError: the video cannot be read, or the folder not written.
     """
     clock = clock or StageClock()
+    left = Observations.go_on(folder, settings) if folder is not None and go_on else None
+    if left is not None and left.complete:
+        return left
+    if folder is not None and left is None:
+        Observations.clear(folder)
     with source.open() as video:
-        observations = Observations(folder, settings, VideoFacts(video.width, video.height, video.frame_rate))
+        observations = left or Observations(folder, settings, VideoFacts(video.width, video.height, video.frame_rate))
         try:
             every = max(math.ceil((video.frame_count or 0) / at_most), 1) if at_most else 1
             _look(video, every, observations, embedder, pictures, landmarker, name, progress, clock)
@@ -79,22 +88,33 @@ def _look(
     total = None if video.frame_count is None else math.ceil(video.frame_count / every)
     frames = islice(video, 0, None, every)
     looker = None if embedder is None else _Looker(embedder, observations.settings.stride, unrelated=bool(video.photos))
+    size = 1 if looker is None else looker.group
+    # groups of the same frames as in one go: a network may round otherwise in a batch of another size
+    known = len(observations) - len(observations) % size
+    observations.keep(known)
+    if looker is not None and known:
+        looker.state = observations.look.read(known - 1)
+    seen = 0
     with clock.stage("landmarks"):
         detector = FaceLandmarker(landmarker)
     with detector:
         while True:
             with clock.stage("landmarks"):
-                group = list(islice(frames, 1 if looker is None else looker.group))
+                group = list(islice(frames, size))
+                # in frames that are known, too: what the detector carries from one to the next cannot be had otherwise
                 detections = [_detected(detector, frame, video.photo_at(frame.timestamp)) for frame in group]
             if not group:
                 break
-            records: list[EmbeddingRecord | None] = [None] * len(group)
+            seen += len(group)
+            if seen <= known:
+                progress(name, seen, total)
+                continue
+            looked = [Look(None, detection, LookState()) for detection in detections]
             if looker is not None:
                 with clock.stage("network"):
                     looked = looker([frame.image for frame in group], detections)
-                records, detections = [record for record, _ in looked], [kept for _, kept in looked]
-            for frame, detection, record in zip(group, detections, records, strict=True):
-                observations.add(frame.timestamp, detection, record, frame.image if pictures else None)
+            for frame, look in zip(group, looked, strict=True):
+                observations.add(frame.timestamp, look.detection, look.record, frame.image if pictures else None, look.state)
                 progress(name, len(observations), total)
 
 
@@ -106,6 +126,16 @@ def _detected(detector: FaceLandmarker, frame: Frame, photo: Photo | None) -> De
     left, top, right, bottom = photo.box
     found = detector.detect(frame.image[top:bottom, left:right], frame.timestamp)
     return None if found is None else replace(found, points=found.points + np.array([left, top], np.float32))
+
+
+@dataclass(frozen=True)
+class Look:
+    """What looking at a frame gave: what the network says, if it looked, the detection unless that contradicts it, and where
+    looking stands now."""
+
+    record: EmbeddingRecord | None
+    detection: Detection | None
+    state: LookState
 
 
 class _Looker:
@@ -127,14 +157,21 @@ class _Looker:
         self._since = stride  # frames since it looked last
         self.group = 1 if embedder.batch == 1 else embedder.batch * stride
 
-    def __call__(
-        self, images: Sequence[np.ndarray], detections: Sequence[Detection | None]
-    ) -> list[tuple[EmbeddingRecord | None, Detection | None]]:
-        """For each of consecutive RGB frames: what the network says, if it looks, and the detection unless that contradicts it."""
+    @property
+    def state(self) -> LookState:
+        """All that is carried from one frame to the next."""
+        return LookState(*self._embedder.place, self._since)
+
+    @state.setter
+    def state(self, state: LookState) -> None:
+        self._embedder.place, self._since = (state.crop, state.misses), state.since
+
+    def __call__(self, images: Sequence[np.ndarray], detections: Sequence[Detection | None]) -> list[Look]:
+        """Look at consecutive RGB frames."""
         ahead: Sequence[EmbeddingRecord | None] = [None] * len(images)
         if self.group > 1:
             ahead = self._embedder.look_ahead(images, self._expected(detections))
-        return [self._look(*frame) for frame in zip(images, detections, ahead, strict=True)]
+        return [Look(*self._look(*frame), self.state) for frame in zip(images, detections, ahead, strict=True)]
 
     def _expected(self, detections: Sequence[Detection | None]) -> list[Detection | None]:
         """Those at which the network will look if it contradicts none of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -103,6 +104,11 @@ class Journal:
     def flush(self) -> None:
         """Hand everything to the operating system, where a crash of this process cannot reach it."""
         self._file.flush()
+
+    def sync(self) -> None:
+        """Put everything on the disk, where a power cut cannot reach it."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
 
     def read(self, number: int) -> np.ndarray:
         """Record ``number``."""

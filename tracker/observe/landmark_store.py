@@ -98,6 +98,16 @@ class LandmarkStore:
         """Hand what was added to the operating system."""
         self._journal.flush()
 
+    def sync(self) -> None:
+        """Put what was added on the disk."""
+        self._journal.sync()
+
+    def keep(self, frames: int) -> None:
+        """Forget the frames from number ``frames`` on."""
+        self._journal.keep(frames)
+        for values in (self._timestamps, self._confidence, self._found):
+            del values[frames:]
+
     def read(self, frames: np.ndarray) -> LandmarkRecords:
         """Records of the given frame numbers, in that order."""
         frames = np.asarray(frames, int)

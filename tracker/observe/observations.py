@@ -15,12 +15,15 @@ from flame_assets.atomic_files import atomic_file
 from tracker.errors import UserError
 from tracker.landmarks.detection import Detection
 from tracker.observe.embedding_store import EmbeddingRecord, EmbeddingStore
+from tracker.observe.journal import Journal
 from tracker.observe.landmark_store import LandmarkStore
+from tracker.observe.look_store import LookState, LookStore
 from tracker.observe.observe_settings import ObserveSettings
 from tracker.observe.picture_store import PictureStore
 
 _FACTS = "observations.json"
-_VERSION = 1
+_VERSION = 2
+_FILES = (_FACTS, "landmarks.journal", "embeddings.journal", "pictures.journal", "pictures.bin", "look.journal")
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class VideoFacts:
 class Observations:
     """Landmarks, embeddings and pictures of every frame. Use it as a context manager, or call :meth:`close`.
 
-    A frame is there once its landmarks are: what a process was killed over is cut off when the folder is opened again.
+    A frame is there once it is whole in every file: what a process was killed over is cut off when the folder is opened again.
 
     Args:
         folder: where it is kept; None for a temporary folder that goes with the object.
@@ -52,15 +55,20 @@ class Observations:
         self.folder = Path(self._temporary.name if self._temporary is not None else str(folder))
         self.settings = settings
         self.complete = False
+        frames = 0
         if facts is None:
-            facts, self.complete = _read_facts(self.folder)
+            facts, self.complete, frames = _read_facts(self.folder)
         self.facts = facts
         self.folder.mkdir(parents=True, exist_ok=True)
         self.landmarks = LandmarkStore(self.folder)
         self.embeddings = EmbeddingStore(self.folder)
         self.pictures = PictureStore(self.folder, settings.picture_size)
-        self.embeddings.keep(len(self))
-        self.pictures.keep(len(self))
+        self.look = LookStore(self.folder)
+        whole = min(len(self.landmarks), len(self.look), self.look.whole(len(self.embeddings), len(self.pictures)))
+        if self.complete and whole < frames:
+            self.close()
+            raise UserError(f"{self.folder}: {frames - whole} of its {frames} frames are lost; observe the video again")
+        self.keep(whole)
         if not self.complete:
             self._write_facts()
 
@@ -77,6 +85,20 @@ class Observations:
             raise UserError(f"{folder}: the video was not looked at to its end; observe it again")
         return found
 
+    @classmethod
+    def go_on(cls, folder: Path, settings: ObserveSettings) -> Observations | None:
+        """What an earlier pass left of itself, finished or not; None where it left nothing that can be gone on with."""
+        try:
+            return cls(Path(folder), settings)
+        except UserError:
+            return None
+
+    @staticmethod
+    def clear(folder: Path) -> None:
+        """Remove the files of observations, nothing else."""
+        for name in _FILES:
+            (Path(folder) / name).unlink(missing_ok=True)
+
     def __enter__(self) -> Observations:
         return self
 
@@ -85,7 +107,7 @@ class Observations:
 
     def close(self) -> None:
         """Close the files; a temporary folder is removed."""
-        for store in (self.landmarks, self.embeddings, self.pictures):
+        for store in (self.landmarks, self.embeddings, self.pictures, self.look):
             store.__exit__(None, None, None)
         if self._temporary is not None:
             self._temporary.cleanup()
@@ -100,9 +122,10 @@ class Observations:
         detection: Detection | None,
         embedding: EmbeddingRecord | None = None,
         picture: UInt8[np.ndarray, "h w 3"] | None = None,
+        state: LookState = LookState(),
     ) -> None:
-        """Add the next frame: its time in seconds, landmarks, what the network said, and the RGB frame of which the network's
-        crop is to be kept."""
+        """Add the next frame: its time in seconds, landmarks, what the network said, the RGB frame of which the network's
+        crop is to be kept, and where looking stands after it."""
         frame = len(self)
         if embedding is not None:
             if picture is not None:
@@ -110,14 +133,22 @@ class Observations:
                 self.pictures.flush()
             self.embeddings.put(frame, embedding)
             self.embeddings.flush()
-        # last, and not before the others are out of this process: a frame that has landmarks has everything
         self.landmarks.append(timestamp, detection)
         self.landmarks.flush()
+        self.look.append(state, len(self.embeddings), len(self.pictures))
+        self.look.journal.flush()
+
+    def keep(self, frames: int) -> None:
+        """Forget everything of the frames from number ``frames`` on."""
+        for store in (self.landmarks, self.embeddings, self.pictures, self.look.journal):
+            store.keep(frames)
 
     def finish(self, notes: tuple[str, ...] = ()) -> None:
         """Note that the pass came to its end, and what the user should know of it."""
         self.facts = VideoFacts(self.facts.width, self.facts.height, self.facts.frame_rate, (*self.facts.notes, *notes))
         self.complete = True
+        for store in (self.landmarks, self.embeddings, self.pictures, self.look.journal):
+            store.sync()  # before the note that all is there
         self._write_facts()
 
     @property
@@ -141,16 +172,27 @@ class Observations:
         return self.landmarks.timestamps
 
     def _write_facts(self) -> None:
-        content = {"version": _VERSION, "complete": self.complete, **asdict(self.facts), "settings": self.settings.model_dump()}
+        content = {"version": _VERSION, "complete": self.complete, "frames": len(self), **asdict(self.facts), "settings": self.settings.model_dump()}
         with atomic_file(self.folder / _FACTS) as unfinished:
             unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _read_facts(folder: Path) -> tuple[VideoFacts, bool]:
+def frames_left(folder: Path) -> tuple[int, bool]:
+    """How many frames the observations in a folder hold, about, and whether that is all; 0 where there are none."""
+    path = Path(folder) / "look.journal"
+    try:
+        complete = bool(_content(Path(folder))["complete"])
+        with Journal(path) as journal:
+            return len(journal), complete
+    except (UserError, KeyError):
+        return 0, False
+
+
+def _read_facts(folder: Path) -> tuple[VideoFacts, bool, int]:
     content = _content(folder)
     try:
         facts = VideoFacts(int(content["width"]), int(content["height"]), float(content["frame_rate"]), tuple(content["notes"]))
-        return facts, bool(content["complete"])
+        return facts, bool(content["complete"]), int(content["frames"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / _FACTS}: not written by this program ({error}); observe the video again") from error
 

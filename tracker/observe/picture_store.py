@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from pathlib import Path
 from types import TracebackType
@@ -53,6 +54,9 @@ class PictureStore:
         self._list.close()
         self._file.close()
 
+    def __len__(self) -> int:
+        return len(self._places)
+
     def put(self, frame: int, crop: HeadCrop, image: UInt8[np.ndarray, "h w 3"]) -> None:
         """Cut ``crop`` out of an RGB frame and keep it."""
         picture = crop.extract(image, self._size)
@@ -69,6 +73,12 @@ class PictureStore:
         """Hand what was added to the operating system."""
         self._file.flush()
         self._list.flush()
+
+    def sync(self) -> None:
+        """Put what was added on the disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._list.sync()
 
     def keep(self, frames: int) -> None:
         """Forget the pictures of frames from number ``frames`` on."""

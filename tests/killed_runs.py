@@ -1,0 +1,103 @@
+"""A program for ``test_resume``: runs of the command line, each in a process of its own that may be killed at a given event.
+
+Reads lines of JSON, ``{"arguments": […], "die_at": event number or null, "after": seconds or null, "signal": number}``, and
+answers each with ``{"status": …, "events": [stage, …]}``: the exit code, or minus the signal's number, and the stage that each
+event belonged to. Events are what moves the work on: a record in a journal, a report of progress, a stage's begin and end, a
+file renamed, a folder removed. Libraries are loaded once and the processes forked from here, or loading would take most of the time.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import tracker.landmarks.mediapipe_graph
+import tracker.run_to_folder
+from tracker import cli, progress
+from tracker.observe.journal import Journal
+
+
+class Events:
+    """Counts, notes the stage, and ends the process at the event that it is told."""
+
+    def __init__(self, log: Path, die_at: int | None, number: int) -> None:
+        self._log, self._die_at, self._signal = log.open("w"), die_at, number
+        self._count, self.stage = 0, "start"
+
+    def __call__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._log.write(self.stage + "\n")
+        self._log.flush()
+        self._count += 1
+        if self._count - 1 == self._die_at:
+            os.kill(os.getpid(), self._signal)
+
+    def watch(self, owner: object, name: str) -> None:
+        """Make each call of a function an event, before it does anything."""
+        original: Callable = getattr(owner, name)
+
+        @functools.wraps(original)
+        def watched(*arguments: object, **options: object) -> object:
+            self()
+            return original(*arguments, **options)
+
+        setattr(owner, name, watched)
+
+    def watch_stages(self) -> None:
+        """Make the begin and the end of each stage an event, and remember the last one."""
+        original = progress.StageClock.stage
+
+        @contextmanager
+        def stage(clock: progress.StageClock, name: str):
+            with original(clock, name):
+                self.stage = name
+                self()
+                yield
+                self()
+
+        progress.StageClock.stage = stage
+
+
+def run(arguments: list[str], events: Events) -> int:
+    """In the child: one run of the command line with everything watched."""
+    for owner, name in ((Journal, "append"), (Journal, "flush"), (os, "replace"), (shutil, "rmtree"), (tracker.run_to_folder, "report_of")):
+        events.watch(owner, name)
+    events.watch_stages()
+    return cli.main(arguments)
+
+
+def answer(order: dict, log: Path) -> dict:
+    """In the parent: fork, wait, tell."""
+    child = os.fork()
+    if child == 0:
+        code = 70
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # standard output is for the answers
+        try:
+            code = run(order["arguments"], Events(log, order.get("die_at"), order.get("signal", signal.SIGKILL)))
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+    timer = threading.Timer(order["after"], os.kill, (child, signal.SIGKILL)) if order.get("after") else None
+    if timer is not None:
+        timer.start()
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if timer is not None:
+        timer.cancel()
+        timer.join()
+    return {"status": status, "events": log.read_text().split("\n")[:-1]}
+
+
+if __name__ == "__main__":
+    import mediapipe.tasks.python.vision  # noqa: F401  (loaded here, once)
+
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line), Path(sys.argv[1]))), flush=True)

@@ -1,0 +1,236 @@
+"""Runs killed anywhere: the same command goes on, and what it writes equals what an uninterrupted run writes, bit for bit.
+
+The long version (every stage many times, all presets, kills at random times) runs with ``pytest -m slow``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from tracker.video.packaged_clips import EXCERPT
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked here")
+
+ROOT = Path(__file__).resolve().parents[1]
+FRAMES, MANY_FRAMES = 12, 30
+TIMED = {"seconds", "total_seconds", "frames_per_second", "peak_memory_mb"}
+
+
+class Runs:
+    """Runs of the command line, on request killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.errors = folder / "errors.txt"
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.killed_runs", str(folder / "events.txt")],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors.open("w"), text=True,
+        )  # fmt: skip
+
+    def __call__(self, out: Path, *more: str, video: Path = EXCERPT, frames: int = FRAMES, **how: object) -> dict:
+        """One run; ``how`` says where it dies, see ``killed_runs``. The answer has what it said as ``said``."""
+        before = self.errors.stat().st_size
+        order = {"arguments": ["--video", str(video), "--out", str(out), "--max-frames", str(frames), *more], **how}
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        said = self.errors.read_bytes()[before:].decode(errors="replace").replace("\r", "\n").splitlines()
+        return {**answer, "said": [line for line in said if line and "frame/s" not in line and "?frame" not in line]}
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(60)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Iterator[Runs]:
+    started = Runs(tmp_path_factory.mktemp("runs"))
+    yield started
+    started.close()
+
+
+def content(folder: Path) -> dict[str, bytes | dict | list]:
+    """All files of a result; of a video its pictures, of the summary what is no time and no memory."""
+    found: dict[str, bytes | dict | list] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix == ".mp4":
+            with av.open(str(path)) as video:
+                found[name] = [hash(f.to_ndarray(format="rgb24").tobytes()) for f in video.decode(video=0)]
+        elif name == "summary.json":
+            found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k not in TIMED}
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def points(events: Sequence[str], count: int, seed: int) -> list[int]:
+    """Random events, of as many stages as there are, in their order."""
+    rng = random.Random(seed)
+    of_stage: dict[str, list[int]] = {}
+    for number, stage in enumerate(events):
+        of_stage.setdefault(stage, []).append(number)
+    for numbers in of_stage.values():
+        rng.shuffle(numbers)
+    left = list(of_stage.values())
+    chosen: list[int] = []
+    while left and len(chosen) < count:
+        chosen += [numbers.pop() for numbers in left][: count - len(chosen)]
+        left = [numbers for numbers in left if numbers]
+    return sorted(chosen)
+
+
+def killed_and_gone_on(runs: Runs, out: Path, deaths: Sequence[dict], wanted: dict, *options: str, frames: int = FRAMES) -> None:
+    """A run that dies so often, in one folder, and is then left alone, gives what is wanted and leaves nothing else."""
+    for death in deaths:
+        shutil.rmtree(out / EXCERPT.stem, ignore_errors=True) if death.get("anew") else None
+        runs(out, *options, frames=frames, **death)
+    assert runs(out, *options, frames=frames)["status"] == 0
+    assert [p.name for p in out.iterdir()] == [EXCERPT.stem]
+    got = content(out / EXCERPT.stem)
+    assert got.keys() == wanted.keys()
+    for name in wanted:
+        assert got[name] == wanted[name], name
+
+
+@pytest.fixture(scope="module")
+def whole(runs, tmp_path_factory) -> tuple[list[str], dict]:
+    """Events and files of an uninterrupted run, preset fast."""
+    out = tmp_path_factory.mktemp("whole")
+    answer = runs(out, "--preset", "fast")
+    assert answer["status"] == 0
+    return answer["events"], content(out / EXCERPT.stem)
+
+
+def test_a_run_killed_in_every_stage_goes_on_to_the_same_files(runs, whole, tmp_path):
+    events, wanted = whole
+    stages = set(events)
+    assert stages >= {"start", "landmarks", "keyframes", "frames", "npz", "glb", "overlay"}
+    chosen = points(events, len(stages) + 2, seed=1)
+    assert len(chosen) >= 6 and {events[n] for n in chosen} == stages
+    # the later ones count from their own run's beginning: each goes on where the one before died
+    killed_and_gone_on(runs, tmp_path / "out", [{"die_at": n} for n in chosen], wanted, "--preset", "fast")
+
+
+def test_observations_are_not_looked_at_twice(runs, whole, tmp_path):
+    """The frame number is told, and so is a complete pass."""
+    events, wanted = whole
+    middle = [n for n, stage in enumerate(events) if stage == "landmarks"]
+    assert runs(tmp_path, "--preset", "fast", die_at=middle[len(middle) // 2])["status"] == -signal.SIGKILL
+    answer = runs(tmp_path, "--preset", "fast", die_at=events.index("keyframes"))
+    told = [int(w) for line in answer["said"] if "going on with an earlier run: the first" in line for w in line.split() if w.isdigit()]
+    assert len(told) == 1 and 3 <= told[0] <= 9, answer["said"]
+    appended = answer["events"].count("landmarks")
+    assert appended < len(middle)  # known frames are not written again
+    answer = runs(tmp_path, "--preset", "fast")
+    assert any(f"all {FRAMES} frames have been looked at" in line for line in answer["said"]), answer["said"]
+    assert content(tmp_path / EXCERPT.stem) == wanted
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_signals_end_a_run_in_one_line_that_says_how_to_go_on(runs, whole, tmp_path, number, code):
+    events, wanted = whole
+    answer = runs(tmp_path, "--preset", "fast", die_at=events.index("keyframes"), signal=int(number))
+    assert answer["status"] == code
+    assert answer["said"] == [f"interrupted; the same command goes on from here (the work so far is in {tmp_path / f'.{EXCERPT.stem}.part'})"]
+    assert [p.name for p in tmp_path.iterdir()] == [f".{EXCERPT.stem}.part"]
+    if number == signal.SIGTERM:
+        assert runs(tmp_path, "--preset", "fast")["status"] == 0
+        assert content(tmp_path / EXCERPT.stem) == wanted and [p.name for p in tmp_path.iterdir()] == [EXCERPT.stem]
+
+
+def test_another_request_is_noticed_and_explained(runs, whole, tmp_path):
+    events, wanted = whole
+    video = tmp_path / f"{EXCERPT.stem}.mp4"
+    shutil.copy(EXCERPT, video)
+    out = tmp_path / "out"
+    late = events.index("keyframes")
+    fast = ("--preset", "fast")
+    cases = [
+        (fast, "the unfinished work", "preset: balanced → fast"),
+        ((*fast, "--focal-px", "900"), "does not fit", "camera.focal_px: null → 900.0"),
+        ((*fast, "--restart", "--focal-px", "900"), "is removed", "begins anew"),
+        (fast, "does not fit", "camera.focal_px: 900.0 → null"),
+    ]
+    runs(out, "--preset", "balanced", video=video, die_at=30)
+    for options, *words in cases:
+        answer = runs(out, *options, video=video, die_at=late)
+        assert answer["status"] == -signal.SIGKILL and len(answer["said"]) == 1
+        assert all(word in answer["said"][0] for word in words), answer["said"]
+    os.utime(video, (1, 1))  # another video, for all that one can know
+    answer = runs(out, *fast, video=video)
+    assert len([line for line in answer["said"] if "video.changed at" in line]) == 1, answer["said"]
+    assert {**content(out / EXCERPT.stem)}["flame_params.npz"] == wanted["flame_params.npz"]
+
+
+def test_damaged_work_is_begun_anew(runs, whole, tmp_path):
+    events, wanted = whole
+    runs(tmp_path, "--preset", "fast", die_at=events.index("keyframes"))
+    seen = tmp_path / f".{EXCERPT.stem}.part" / "scratch" / "observations"
+    (seen / "landmarks.journal").write_bytes((seen / "landmarks.journal").read_bytes()[:20_000])
+    assert runs(tmp_path, "--preset", "fast")["status"] == 0
+    assert content(tmp_path / EXCERPT.stem) == wanted
+
+
+def test_what_an_earlier_run_wrote_and_this_one_does_not_goes(runs, whole, tmp_path):
+    assert runs(tmp_path, "--preset", "fast", "--mesh", "ply", frames=3)["status"] == 0
+    result = tmp_path / EXCERPT.stem
+    (result / "notes.txt").write_text("mine")
+    assert (result / "meshes").is_dir() and (result / "overlay.mp4").is_file()
+    assert runs(tmp_path, "--preset", "fast", "--no-overlay", frames=2)["status"] == 0
+    assert sorted(p.name for p in result.iterdir()) == ["flame_params.npz", "head.glb", "notes.txt", "summary.json"]
+
+
+def test_another_video_does_not_replace_a_result_unasked(runs, whole, tmp_path):
+    video = tmp_path / EXCERPT.name
+    video.write_bytes(EXCERPT.read_bytes() + b"\0")
+    out = tmp_path / "out"
+    assert runs(out, "--preset", "fast", frames=2)["status"] == 0
+    before = content(out / EXCERPT.stem)
+    answer = runs(out, "--preset", "fast", video=video, frames=2)
+    assert answer["status"] == 2 and len(answer["said"]) == 1
+    assert "another video" in answer["said"][0] and "--restart" in answer["said"][0] and str(out / EXCERPT.stem) in answer["said"][0]
+    assert content(out / EXCERPT.stem) == before and [p.name for p in out.iterdir()] == [EXCERPT.stem]
+    assert runs(out, "--preset", "fast", "--restart", video=video, frames=2)["status"] == 0
+    assert content(out / EXCERPT.stem)["summary.json"]["video"] != before["summary.json"]["video"]
+
+
+def test_the_network_goes_on_as_if_it_had_not_been_stopped(runs, tmp_path):
+    """Preset balanced: where the head is looked for, and when, comes from the frames before."""
+    frames, options = 6, ("--preset", "balanced", "--no-overlay")
+    answer = runs(tmp_path / "whole", *options, frames=frames)
+    assert answer["status"] == 0
+    wanted, events = content(tmp_path / "whole" / EXCERPT.stem), answer["events"]
+    looking = [n for n, stage in enumerate(events) if stage in ("landmarks", "network")]
+    killed_and_gone_on(runs, tmp_path / "out", [{"die_at": looking[len(looking) * k // 5]} for k in (1, 2)], wanted, *options, frames=frames)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "count", "frames"), [("fast", 24, MANY_FRAMES), ("balanced", 12, 16), ("best", 10, 8)])
+def test_each_of_many_points_alone(runs, tmp_path, preset, count, frames):
+    options = ("--preset", preset)
+    answer = runs(tmp_path / "whole", *options, frames=frames)
+    wanted, events = content(tmp_path / "whole" / EXCERPT.stem), answer["events"]
+    for number in points(events, count, seed=2):
+        killed_and_gone_on(runs, tmp_path / str(number), [{"die_at": number}], wanted, *options, frames=frames)
+
+
+@pytest.mark.slow
+def test_kills_at_random_times(runs, whole, tmp_path):
+    """And not only between two steps of the work."""
+    rng = np.random.default_rng(3)
+    for number in range(10):
+        deaths = [{"after": float(seconds)} for seconds in rng.uniform(0.05, 4.0, 2)]
+        killed_and_gone_on(runs, tmp_path / str(number), deaths, whole[1], "--preset", "fast")

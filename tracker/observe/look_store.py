@@ -1,0 +1,82 @@
+"""Where a pass over the video stood after each frame, so that one that was stopped goes on as if it had not been."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from densemarks_model.crops import HeadCrop
+from tracker.observe.journal import Journal
+
+_RECORD = np.dtype(
+    [
+        ("embeddings", "<i8"),
+        ("pictures", "<i8"),
+        ("has_crop", "u1"),
+        ("crop", "<f8", (4,)),
+        ("misses", "<i8"),
+        ("since", "<i8"),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class LookState:
+    """What looking carries from a frame to the next; the detector's own state is not in it, see ``first_pass``.
+
+    Attributes:
+        crop: where the head is looked for; None where nothing is known of it.
+        misses: frames in a row in which it was not there.
+        since: frames since the network looked last.
+    """
+
+    crop: HeadCrop | None = None
+    misses: int = 0
+    since: int = 0
+
+
+class LookStore:
+    """Append states frame by frame, with how much the other files of the folder held by then. Use it as a context manager.
+
+    A frame takes 77 bytes.
+
+    Args:
+        folder: where the file goes; one that is there already is gone on with.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.journal = Journal(Path(folder) / "look.journal", _RECORD)
+
+    def __enter__(self) -> LookStore:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.journal.close()
+
+    def __len__(self) -> int:
+        return len(self.journal)
+
+    def append(self, state: LookState, embeddings: int, pictures: int) -> None:
+        """Add the state after the next frame, and how many embeddings and pictures there are up to it."""
+        record = np.zeros((), _RECORD)
+        record["embeddings"], record["pictures"] = embeddings, pictures
+        if state.crop is not None:
+            record["has_crop"], record["crop"] = 1, (*state.crop.center, state.crop.side, state.crop.roll)
+        record["misses"], record["since"] = state.misses, state.since
+        self.journal.append(record)
+
+    def read(self, frame: int) -> LookState:
+        """The state after a frame."""
+        row = self.journal.read(frame)
+        x, y, side, roll = (float(v) for v in row["crop"])
+        crop = HeadCrop(np.array([x, y]), side, roll) if row["has_crop"] else None
+        return LookState(crop, int(row["misses"]), int(row["since"]))
+
+    def whole(self, embeddings: int, pictures: int) -> int:
+        """For how many frames so many embeddings and pictures are all."""
+        table = self.journal.table()
+        had = [np.searchsorted(table[name], count, side="right") for name, count in (("embeddings", embeddings), ("pictures", pictures))]
+        return int(min(had))

@@ -1,0 +1,110 @@
+"""What unfinished work belongs to: all that decides the bits of a result, so that work is never gone on with by another run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from densemarks_model.loading import SHIPPED
+from flame_assets.load import DEFAULT_HEAD
+from tracker import __version__
+from tracker.landmarks.mediapipe_detector import DEFAULT_MODEL
+from tracker.pipeline import Request
+
+_ENDS = 1 << 20  # bytes at each end of a file that are looked at
+_ROOT = Path(__file__).resolve().parents[1]
+_PACKAGES = ("tracker", "densemarks_model", "flame_assets", "configs")
+_LIBRARIES = ("numpy", "scipy", "torch", "mediapipe", "openvino", "numba", "av", "opencv-python-headless")
+
+
+def work_identity(request: Request) -> dict[str, Any]:
+    """Record of a request, for JSON, by names that a user understands. Two requests with equal records do the same work."""
+    part = request.part
+    return {
+        "video": {**video_identity(request.video), "changed at": _times(request.video)},
+        "part": {"frames": part.max_frames, "start": part.start, "end": part.end, "fps": part.frame_rate, "photos": request.photos},
+        "preset": request.preset,
+        "head": _model(request.head, DEFAULT_HEAD),
+        "network": _model(Path(request.network), SHIPPED) if request.network != "lite" else _model(None, SHIPPED),
+        "landmarker": _model(request.landmarker, DEFAULT_MODEL),
+        "camera": {"focal_px": request.focal_px, "fov": request.fov_deg, "intrinsics": _model(request.intrinsics, None)},
+        "device": f"{request.device}, {'with' if torch.cuda.is_available() else 'without'} a GPU",
+        "program": f"{__version__} ({_program()})",
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "settings": request.settings.model_dump(mode="json"),
+    }
+
+
+def video_identity(video: Path) -> dict[str, Any]:
+    """What tells one video from another, wherever it lies: name, size in bytes, and a digest of the file's two ends; of a
+    folder, those of all of its files."""
+    files = _files(video)
+    digest = hashlib.sha256()
+    for file in files if video.is_dir() else ():
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+    for file in (files[0], files[-1]) if files else ():
+        digest.update(_ends(file))
+    return {"name": video.resolve().name, "bytes": sum(file.stat().st_size for file in files), "digest": digest.hexdigest()[:16]}
+
+
+def _model(path: Path | None, default: Path | None) -> str:
+    """A model file by its name and contents."""
+    chosen = path or default
+    if chosen is None:
+        return "none"
+    if not chosen.exists():
+        return str(chosen)  # the name of a download, or a mistake that the run will tell
+    digest = hashlib.sha256()
+    for file in _files(chosen):
+        digest.update(_ends(file))
+    return f"{'the one that comes with the program' if path is None else path.name} ({digest.hexdigest()[:8]})"
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path] if path.is_file() else []
+    try:
+        return sorted(item for item in path.iterdir() if item.is_file() and not item.name.startswith("."))
+    except OSError:  # for the run to tell
+        return []
+
+
+def _times(video: Path) -> int:
+    return max((file.stat().st_mtime_ns for file in _files(video)), default=0)
+
+
+def _ends(file: Path) -> bytes:
+    """Digest of a file's size, beginning and end; what cannot be read is for the run to tell."""
+    try:
+        size = file.stat().st_size
+        with file.open("rb") as content:
+            begin = content.read(_ENDS)
+            content.seek(max(size - _ENDS, len(begin)))
+            end = content.read(_ENDS)
+    except OSError:
+        return b"cannot be read"
+    return hashlib.sha256(b"%d\0" % size + begin + end).digest()
+
+
+def _program() -> str:
+    """Digest of the program's own files: between two versions, too, results may change."""
+    return _digest_of(file for package in _PACKAGES for ending in ("*.py", "*.yaml") for file in sorted((_ROOT / package).rglob(ending)))
+
+
+def _digest_of(files: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:8]
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "none"
