@@ -1,6 +1,6 @@
 """A program for ``test_resume``: runs of the command line, each in a process of its own that may be killed at a given event.
 
-Reads lines of JSON, ``{"arguments": […], "die_at": event number or null, "after": seconds or null, "signal": number}``, and
+Reads lines of JSON, ``{"arguments": […], "die_at": [stage, number of an event in it] or null, "after": seconds or null, "signal": number}``, and
 answers each with ``{"status": …, "events": [stage, …]}``: the exit code, or minus the signal's number, and the stage that each
 event belonged to. Events are what moves the work on: a record in a journal, a report of progress, a stage's begin and end, a
 file renamed, a folder removed. Libraries are loaded once and the processes forked from here, or loading would take most of the time.
@@ -8,6 +8,7 @@ file renamed, a folder removed. Libraries are loaded once and the processes fork
 
 from __future__ import annotations
 
+import collections
 import functools
 import json
 import os
@@ -28,17 +29,17 @@ from tracker.observe.journal import Journal
 class Events:
     """Counts, notes the stage, and ends the process at the event that it is told."""
 
-    def __init__(self, log: Path, die_at: int | None, number: int) -> None:
+    def __init__(self, log: Path, die_at: list | None, number: int) -> None:
         self._log, self._die_at, self._signal = log.open("w"), die_at, number
-        self._count, self.stage = 0, "start"
+        self._counts, self.stage = collections.Counter(), "start"
 
     def __call__(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
         self._log.write(self.stage + "\n")
         self._log.flush()
-        self._count += 1
-        if self._count - 1 == self._die_at:
+        self._counts[self.stage] += 1
+        if [self.stage, self._counts[self.stage] - 1] == self._die_at:
             os.kill(os.getpid(), self._signal)
 
     def watch(self, owner: object, name: str) -> None:

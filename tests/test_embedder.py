@@ -175,6 +175,26 @@ def test_a_pass_in_groups_finds_what_frame_by_frame_finds(clip, make, stride):
     assert [r is not None for r, _ in found[0]][5] and sum(r is not None for r, _ in found[0]) >= 12 / stride
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_another_looker_goes_on_where_one_stopped(clip, make, batch):
+    """At every frame, those without a face and with a wrong one included; only the state is handed over."""
+    images, detections, _ = clip
+    detections = [None if f in (3, 4, 7) else d for f, d in enumerate(detections)]
+    detections[8] = dataclasses.replace(detections[8], points=detections[8].points * 0.3)
+    whole = _Looker(make(batch=batch)[0], 2)
+    step, wanted = whole.group, []
+    for start in range(0, len(images), step):
+        wanted += whole(images[start : start + step], detections[start : start + step])
+    assert len({(k.state.misses, k.state.since, k.state.crop is None) for k in wanted}) > 2
+    for stopped in range(step, len(images), step):
+        fresh = _Looker(make(batch=batch)[0], 2)
+        fresh.state = wanted[stopped - 1].state
+        for look, other in zip(fresh(images[stopped : stopped + step], detections[stopped : stopped + step]), wanted[stopped:], strict=False):
+            assert_same(look.record, other.record)
+            assert look.detection is other.detection and (look.state.misses, look.state.since) == (other.state.misses, other.state.since)
+            assert (look.state.crop is None) == (other.state.crop is None)
+
+
 def test_looking_ahead_notes_nothing(clip, make):
     images, detections, _ = clip
     embedder, reader = make(batch=4)

@@ -15,7 +15,8 @@ from tracker.errors import UserError
 from tracker.landmarks.detection import Detection
 from tracker.observe.embedding_store import EmbeddingRecord
 from tracker.observe.journal import Journal
-from tracker.observe.observations import Observations
+from tracker.observe.look_store import LookState
+from tracker.observe.observations import Observations, frames_left
 from tracker.observe.observe_settings import ObserveSettings
 from tracker.observe.sites import spread_sites
 
@@ -85,7 +86,7 @@ def test_every_frame_that_was_added_outlives_the_process(tmp_path):
         Observations.open(left)
 
 
-@pytest.mark.parametrize("file", ["landmarks.journal", "embeddings.journal", "pictures.journal", "pictures.bin"])
+@pytest.mark.parametrize("file", ["landmarks.journal", "embeddings.journal", "pictures.journal", "pictures.bin", "look.journal"])
 @pytest.mark.parametrize("lost", [1, 40])
 def test_a_file_cut_off_anywhere_costs_the_frames_at_its_end_alone(tmp_path, file, lost):
     """And never leaves half a frame: going on gives the same as never having been stopped."""
@@ -94,14 +95,48 @@ def test_a_file_cut_off_anywhere_costs_the_frames_at_its_end_alone(tmp_path, fil
     path = tmp_path / "cut" / file
     path.write_bytes(path.read_bytes()[:-lost])
     with Observations(tmp_path / "cut", SETTINGS, FACTS) as again:
-        kept = len(again)
-        assert kept >= FRAMES - 1
-        if file == "landmarks.journal":
-            assert kept == FRAMES - 1
-            rng = np.random.default_rng(0)
-            pictures = [rng.integers(0, 255, (240, 320, 3), dtype=np.uint8) for _ in range(FRAMES)]
-            again.add((FRAMES - 1) / 25, detection(FRAMES - 1), record(FRAMES - 1), pictures[-1])
-            assert state(again) == whole
+        assert len(again) == FRAMES - 1
+        rng = np.random.default_rng(0)
+        pictures = [rng.integers(0, 255, (240, 320, 3), dtype=np.uint8) for _ in range(FRAMES)]
+        again.add((FRAMES - 1) / 25, detection(FRAMES - 1), record(FRAMES - 1), pictures[-1])
+        assert state(again) == whole
+
+
+def test_a_frame_without_an_embedding_is_whole_without_one(tmp_path):
+    """What a frame should have is known, so that one that lost it is told from one that never had it."""
+    with Observations(tmp_path, SETTINGS, FACTS) as observations:
+        for frame in range(FRAMES):
+            observations.add(frame / 25, detection(frame), record(frame) if frame % 3 == 0 else None)
+    with Observations(tmp_path, SETTINGS, FACTS) as again:
+        assert len(again) == FRAMES and [f in again.embeddings for f in range(FRAMES)] == [f % 3 == 0 for f in range(FRAMES)]
+    path = tmp_path / "embeddings.journal"
+    path.write_bytes(path.read_bytes()[:-1])  # frame 3's
+    with Observations(tmp_path, SETTINGS, FACTS) as again:
+        assert len(again) == 3
+
+
+def test_where_looking_stood_is_known_after_every_frame(tmp_path):
+    states = [LookState(), LookState(HeadCrop(np.array([0.1, 1 / 3]), 2 / 3, 0.7), 2, 5), LookState(None, 3, 1)]
+    with Observations(tmp_path, SETTINGS, FACTS) as observations:
+        for frame, after in enumerate(states):
+            observations.add(frame / 25, None, state=after)
+    with Observations(tmp_path, SETTINGS, FACTS) as again:
+        read = [again.look.read(f) for f in range(3)]
+    assert [(s.misses, s.since) for s in read] == [(0, 0), (2, 5), (3, 1)] and read[0].crop is None and read[2].crop is None
+    assert (read[1].crop.center == states[1].crop.center).all() and (read[1].crop.side, read[1].crop.roll) == (2 / 3, 0.7)
+
+
+def test_finished_observations_that_lost_frames_are_refused(tmp_path):
+    with look(tmp_path) as observations:
+        observations.finish()
+    assert frames_left(tmp_path) == (FRAMES, True)
+    path = tmp_path / "landmarks.journal"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="1 of its 6 frames are lost"):
+        Observations.open(tmp_path)
+    assert Observations.go_on(tmp_path, SETTINGS) is None and frames_left(tmp_path / "none") == (0, False)
+    Observations.clear(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_record_that_was_never_written_whole_is_cut_off(tmp_path):
