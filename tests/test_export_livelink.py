@@ -122,5 +122,5 @@ def test_timecodes(seconds, rate, text):
 
 def test_a_head_that_speaks_neither_is_refused(tmp_path):
     other = tiny_head(expressions=("happy", "sad"))
-    with pytest.raises(UserError, match="not ARKit's"):
+    with pytest.raises(UserError, match="neither ARKit's nor FLAME's"):
         export(talking_track(other, 2), other, "livelink", tmp_path)

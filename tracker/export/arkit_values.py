@@ -1,7 +1,7 @@
 """A track in ARKit's terms: 52 values from 0 to 1, and the turns of the head and the eyes as angles.
 
-A head whose expressions are ARKit's has the values as its coefficients. Gaze is in the eyes' joints, so the eight ``eyeLook…``
-values are made of those.
+A head whose expressions are ARKit's has the values as its coefficients; those of a FLAME head come from a map between the two
+heads (:mod:`tracker.export.flame_arkit`). Gaze is in the eyes' joints in both, so the eight ``eyeLook…`` values are made of those.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 
 from flame_assets.asset import HeadAsset
+from tracker.export.flame_params import is_flame
 from tracker.head_track import HeadTrack
 
 _EYE = ("Blink", "LookDown", "LookIn", "LookOut", "LookUp", "Squint", "Wide")
@@ -33,15 +34,22 @@ FULL_LOOK_RAD = {"yaw": np.radians(40.0), "pitch": np.radians(30.0)}
 
 def refuses(head: HeadAsset) -> str | None:
     """Why a head's expressions cannot be told in ARKit's values."""
-    return None if set(head.expression_names) & set(ARKIT_NAMES) else "its expressions are not ARKit's"
+    if is_flame(head.expression_names) or set(head.expression_names) & set(ARKIT_NAMES):
+        return None
+    return "its expressions are neither ARKit's nor FLAME's"
 
 
 def arkit_values(track: HeadTrack, head: HeadAsset) -> Float[np.ndarray, "frames 52"]:
     """Values of :data:`ARKIT_NAMES` in every frame, 0 to 1; shapes that the head does not have stay 0."""
-    values = np.zeros((track.n_frames, len(ARKIT_NAMES)))
-    for column, name in enumerate(ARKIT_NAMES):
-        if name in track.expression_names:
-            values[:, column] = track.expr[:, track.expression_names.index(name)]
+    if is_flame(head.expression_names):
+        from tracker.export.flame_arkit import head_map
+
+        values = head_map(head).arkit_values(track.expr, track.jaw_pose)
+    else:
+        values = np.zeros((track.n_frames, len(ARKIT_NAMES)))
+        for column, name in enumerate(ARKIT_NAMES):
+            if name in track.expression_names:
+                values[:, column] = track.expr[:, track.expression_names.index(name)]
     _set_gaze(values, track)
     return values.clip(0, 1)
 
