@@ -42,7 +42,7 @@ def look(path: Path, times: np.ndarray, frame_rate: float, size: tuple[int, int]
     Args:
         times: seconds; Blender's frame is time × ``frame_rate``.
         size: (width, height) of the picture.
-        options: ``picture`` to render the last time to; ``time_mode`` of the Mesh Cache; ``sensor_fit`` of the camera, set by hand.
+        options: ``picture`` to render the last time to, transparent beside the head; ``time_mode`` of the Mesh Cache; ``sensor_fit`` of the camera, set by hand.
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "seen.npz"
@@ -112,7 +112,7 @@ def _load(bpy, path: Path, task: dict) -> None:
     elif path.suffix == ".abc":
         bpy.ops.wm.alembic_import(filepath=str(path), as_background_job=False, set_frame_range=False)
     elif path.suffix == ".bvh":
-        bpy.ops.import_anim.bvh(filepath=str(path), frame_start=0, use_fps_scale=False)
+        bpy.ops.import_anim.bvh(filepath=str(path), frame_start=1, use_fps_scale=False)
 
 
 def _look_at_mesh(scene, mesh, y_up, found: dict) -> None:
@@ -135,6 +135,8 @@ def _render(bpy, scene, path: str) -> None:
     scene.render.engine = "CYCLES"  # the one engine that needs no display
     scene.cycles.samples = 8
     scene.cycles.use_denoising = False
+    scene.render.film_transparent = True
+    scene.render.image_settings.color_mode = "RGBA"
     scene.render.filepath = path
     bpy.ops.render.render(write_still=True)
 

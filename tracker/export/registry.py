@@ -110,6 +110,7 @@ EXPORTERS: dict[str, Exporter] = {
             "tracker.export.point_cache:export_mdd",
         ),
         Exporter("pc2", "pc2/head.pc2 + rest.obj", "the same in even steps", "tracker.export.point_cache:export_pc2"),
+        Exporter("bvh", "head.bvh", "the turns of head, jaw and eyes as motion capture", "tracker.export.bvh:export"),
         Exporter(
             "livelink", "livelink.csv", "ARKit's 52 values, head and eye angles in radians, as Live Link Face saves them",
             "tracker.export.livelink:export", refuses="tracker.export.arkit_values:refuses",
