@@ -95,7 +95,7 @@ def test_a_disk_that_fills_up_leaves_what_was_there(name, existing, tmp_path):
     before = contents(tmp_path)
     reason = "" if EXPORTERS[name].library else r"File too large\)"  # libraries have words of their own
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1500, limits[1]))  # every format's first file is larger
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # every format's first file is larger
     try:
         with pytest.raises(UserError, match=rf"cannot be written \({reason}"):
             export(track, head, name, tmp_path, texture=TEXTURE[::-1], source=source)
