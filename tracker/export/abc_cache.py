@@ -62,7 +62,7 @@ def make_sure_of_room(path: Path, size: int) -> None:
 
 
 def _write(path: Path, job: ExportJob) -> None:
-    """The whole archive; Alembic finishes the file when the last object of it is gone."""
+    """The whole archive."""
     from alembic3d import Abc, AbcGeom
 
     track = job.track
@@ -70,13 +70,16 @@ def _write(path: Path, job: ExportJob) -> None:
     sampling = archive.addTimeSampling(time_sampling(track))
     _write_camera(AbcGeom.OXform(archive.getTop(), "camera"), track.camera)
     mesh = AbcGeom.OPolyMesh(AbcGeom.OXform(archive.getTop(), "head"), "headShape", sampling).getSchema()
-    for number, vertices in enumerate(track_vertices(track, job.head), 1):
-        if number == 1:
-            mesh.set(_first_sample(vertices, job.head))
-            _write_parts(mesh, job.head)
-        else:
-            mesh.set(AbcGeom.OPolyMeshSchemaSample(_vectors(vertices)))
-        job.written(number)
+    try:
+        for number, vertices in enumerate(track_vertices(track, job.head), 1):
+            if number == 1:
+                mesh.set(_first_sample(vertices, job.head))
+                _write_parts(mesh, job.head)
+            else:
+                mesh.set(AbcGeom.OPolyMeshSchemaSample(_vectors(vertices)))
+            job.written(number)
+    finally:  # Alembic finishes and closes its file when the last object of it lets go; a traceback would hold on to them
+        del mesh, archive
 
 
 def time_sampling(track: HeadTrack) -> Any:
