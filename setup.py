@@ -71,6 +71,8 @@ setup(
         "dcc": ["usd-core>=26.8", "alembic3d>=1.8.12"],
         # Blender as a module (GPL), for pictures of its path tracer: docs/cycles.md; needs CPython 3.11
         "cycles": ["bpy>=4.5,<4.6"],
+        # many videos on the machines of a cluster (tools/track_many.py; without it processes of one machine do the same)
+        "cluster": ["ray[client]>=2.50,<3"],
         # nvdiffrast is not on the registry and has its own (non-commercial) licence; docs/rendering.md has its command
         "cuda": ["ninja>=1.11"],
     },

@@ -8,8 +8,9 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from configs import PRESETS
 from tracker import __version__
@@ -18,6 +19,9 @@ from tracker.export import EXPORTERS, parse_formats
 from tracker.input_path import check_input
 from tracker.interrupts import Interrupted, interruptible
 from tracker.terminal import lasting_output, progress_bars
+
+if TYPE_CHECKING:
+    from tracker.pipeline import Request
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,13 +43,19 @@ def build_parser() -> argparse.ArgumentParser:
         "crash of the machine; 1 for an error that is the program's own.",
     )
     _add_input(parser)
-    _add_output(parser)
-    _add_model(parser)
-    _add_fit(parser)
+    add_run_options(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Everything but what to track: what :func:`request_of` and :func:`formats_of` read."""
+    _add_part(parser)
+    _add_output(parser)
+    _add_model(parser)
+    _add_fit(parser)
 
 
 def _add_input(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +71,9 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
         "--photos", metavar="FOLDER", type=Path,
         help="a folder of photos of one person, of any sizes and cameras (or one photo): one shape, each its own pose and expression",
     )  # fmt: skip
+
+
+def _add_part(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-frames", metavar="N", type=int, help="stop after N frames (default: the whole video)")
     parser.add_argument("--start", metavar="SECONDS", type=float, help="begin with the frame shown then (default: 0)")
     parser.add_argument("--end", metavar="SECONDS", type=float, help="stop before the frame shown then (default: the video's end)")
@@ -155,47 +168,26 @@ def _guarded(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.max_frames is not None and options.max_frames < 1:
-        raise UserError(f"--max-frames {options.max_frames}: give a positive number of frames")
-    _check_times(options)
+    check_part(options)
     for given, what in ((options.video, "video"), (options.photos, "photos")):
         if given is not None:
             check_input(given, what)
-    formats = parse_formats(options.export) if options.export else ()
+    formats = formats_of(options)
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's log lines are no news to a user
 
     # imported late, so that --help and option errors need no heavy libraries
-    from tracker.pipeline import Request
     from tracker.run_to_folder import track_to_folder
-    from tracker.settings import load_settings
     from tracker.video.packaged_clips import demo_clip
-    from tracker.video.reader import VideoPart
 
-    settings = load_settings(options.preset, options.config)
-    if options.network != "lite" and not settings.reads:
-        raise UserError(
-            f"--network {options.network}: the preset {options.preset} uses no network; choose balanced or best, or leave --network out"
-        )
-    request = Request(
-        video=demo_clip(quiet=options.quiet) if options.demo else options.video or options.photos,
-        settings=settings,
-        preset=options.preset,
-        part=VideoPart(options.max_frames, options.fps, options.start, options.end),
-        head=options.head,
-        landmarker=options.landmarker,
-        network=options.network,
-        focal_px=options.focal_px,
-        fov_deg=options.fov,
-        intrinsics=options.intrinsics,
-        device=options.device,
-        photos=options.photos is not None,
-    )
+    request = replace(request_of(options, options.video or options.photos or Path("demo")), photos=options.photos is not None)
+    if options.demo:
+        request = replace(request, video=demo_clip(quiet=options.quiet))
     with progress_bars(options.quiet) as progress:
         report = track_to_folder(
             request,
             options.out,
             "demo" if options.demo else None,
-            formats=(*formats, *((options.mesh,) if options.mesh else ())),
+            formats=formats,
             overlay=not options.no_overlay,
             restart=options.restart,
             progress=progress,
@@ -206,8 +198,53 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _check_times(options: argparse.Namespace) -> None:
-    """Said at once, before anything heavy is loaded."""
+def formats_of(options: argparse.Namespace) -> tuple[str, ...]:
+    """Further formats that are asked for.
+
+    Raises:
+        UserError: there is no such format.
+    """
+    return (*(parse_formats(options.export) if options.export else ()), *((options.mesh,) if options.mesh else ()))
+
+
+def request_of(options: argparse.Namespace, video: Path) -> Request:
+    """What the options ask for.
+
+    Raises:
+        UserError: settings that cannot be, or do not go together.
+    """
+    from tracker.pipeline import Request
+    from tracker.settings import load_settings
+    from tracker.video.reader import VideoPart
+
+    settings = load_settings(options.preset, options.config)
+    if options.network != "lite" and not settings.reads:
+        raise UserError(
+            f"--network {options.network}: the preset {options.preset} uses no network; choose balanced or best, or leave --network out"
+        )
+    return Request(
+        video=video,
+        settings=settings,
+        preset=options.preset,
+        part=VideoPart(options.max_frames, options.fps, options.start, options.end),
+        head=options.head,
+        landmarker=options.landmarker,
+        network=options.network,
+        focal_px=options.focal_px,
+        fov_deg=options.fov,
+        intrinsics=options.intrinsics,
+        device=options.device,
+    )
+
+
+def check_part(options: argparse.Namespace) -> None:
+    """Whether the part of the video can be: said at once, before anything heavy is loaded.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if options.max_frames is not None and options.max_frames < 1:
+        raise UserError(f"--max-frames {options.max_frames}: give a positive number of frames")
     if options.fps is not None and not 0 < options.fps < 10_000:
         raise UserError(f"--fps {options.fps:g}: give frames per second above 0")
     if options.start is not None and not 0 <= options.start < math.inf:

@@ -19,10 +19,10 @@ import torch
 from densemarks_model.errors import ModelError
 from densemarks_model.loading import network_cube, speaks_default_cube
 from flame_assets.asset import AssetError, HeadAsset
-from flame_assets.load import load_head
 from tracker.camera import FocalPrior, focal_prior, stated_focal
 from tracker.errors import UserError
 from tracker.head_track import HeadTrack
+from tracker.loaded import Loaded
 from tracker.observe.embedder import HeadEmbedder
 from tracker.observe.first_pass import observe
 from tracker.observe.reading import DENSE, PICTURES
@@ -141,7 +141,13 @@ def track(
 
 
 def run(
-    request: Request, *, work: Path | None = None, draws: bool = False, progress: Progress = silent, clock: StageClock | None = None
+    request: Request,
+    *,
+    work: Path | None = None,
+    draws: bool = False,
+    loaded: Loaded | None = None,
+    progress: Progress = silent,
+    clock: StageClock | None = None,
 ) -> TrackResult:
     """Observe, fit, and unwrap the texture where the settings look at pictures.
 
@@ -150,12 +156,13 @@ def run(
         work: folder in which the observations are kept. What a run of the same request left there when it was stopped is gone on
             with, to the same result bit for bit. None for a temporary folder that goes at the end.
         draws: the track is to be drawn afterwards, so the device must have a renderer whatever the settings.
+        loaded: heads and networks that earlier runs of this process have read; what is missing is added. It changes no result.
         progress, clock: to be told.
 
     Raises:
         UserError: see :func:`track`.
     """
-    request, clock = request.for_photos(), clock or StageClock()
+    request, clock, loaded = request.for_photos(), clock or StageClock(), loaded or Loaded()
     settings = request.settings
     device = resolve_device(request.device, needs_renderer=draws or bool(settings.reads))
     source = request.source
@@ -166,7 +173,7 @@ def run(
     with ExitStack() as stack:
         stack.enter_context(one_torch_thread())
         folder = work or Path(stack.enter_context(TemporaryDirectory(prefix="head-track-")))
-        asset, embedder, notes = _prepare(request, source, camera, device, folder, progress, clock)
+        asset, embedder, notes = _prepare(request, source, camera, device, folder, loaded, progress, clock)
         observations = stack.enter_context(
             observe(
                 source, settings.observe, embedder=embedder, pictures=PICTURES in settings.reads, folder=folder / OBSERVATIONS,
@@ -218,6 +225,7 @@ def _prepare(
     camera: FocalPrior,
     device: Device,
     folder: Path,
+    loaded: Loaded,
     progress: Progress,
     clock: StageClock,
 ) -> tuple[HeadAsset, HeadEmbedder | None, tuple[str, ...]]:
@@ -227,15 +235,15 @@ def _prepare(
     """
     settings = request.settings
     with _user_errors():
-        asset = load_head(request.head)
+        asset = loaded.head(request.head)
         if DENSE not in settings.reads:
             return asset, None, ()
         asset = asset.with_cube(network_cube(request.network))
-        foreign = not speaks_of(request.network, request.head, asset)
+        foreign = not speaks_of(request.network, request.head, asset, loaded)
         # a cube that is not known to be the head's contradicts every landmark
         doubt = math.inf if foreign else settings.observe.landmark_doubt
-        sites = spread_sites(asset, settings.observe.sites)
-        embedder = HeadEmbedder(request.network, device.compute.type, asset, sites, doubt)
+        sites = loaded.sites(request.head, asset, settings.observe.sites)
+        embedder = loaded.embedder(request.network, device.compute.type, asset, sites, doubt)
     if not foreign:
         return asset, embedder, ()
     every = settings.observe.model_copy(update={"stride": 1})
@@ -251,18 +259,19 @@ def _prepare(
     return asset, embedder.for_head(asset, sites, settings.observe.landmark_doubt), ()
 
 
-def speaks_of(network: str, head: Path | None, asset: HeadAsset) -> bool:
+def speaks_of(network: str, head: Path | None, asset: HeadAsset, loaded: Loaded | None = None) -> bool:
     """Whether the network's cube is this head's own, as it is of the shipped pair, whatever their files are called.
 
     Args:
         network, head: what the user named.
         asset: the head, in the network's version of the cube.
+        loaded: the heads that are read already.
     """
     if not speaks_default_cube(network):
         return False
     if head is None:
         return True
-    default = load_head(None).with_cube(asset.cube)
+    default = (loaded or Loaded()).head(None).with_cube(asset.cube)
     return asset.sha256() == default.sha256() and np.array_equal(asset.canonical, default.canonical)
 
 

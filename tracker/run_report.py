@@ -44,6 +44,7 @@ class RunReport:
         peak_memory_mb: largest resident memory.
         notes: what the user should know, one sentence each.
         video: what tells the video from others of the same name.
+        asked: digest of what was asked for, the video aside.
     """
 
     folder: Path
@@ -61,11 +62,13 @@ class RunReport:
     peak_memory_mb: float
     notes: tuple[str, ...] = field(default=())
     video: Mapping[str, Any] = field(default_factory=dict)
+    asked: str = ""
 
     def json(self) -> dict[str, Any]:
         """Plain numbers and strings, for ``summary.json``."""
         return {
             "video": dict(self.video),
+            "asked": self.asked,
             "head": self.head,
             "preset": self.preset,
             "device": self.where,

@@ -11,6 +11,7 @@ from flame_assets.asset import AssetError, HeadAsset
 from flame_assets.load import load_head
 from tracker.errors import UserError
 from tracker.export import EXPORTERS, check_formats, export, formats_of_run, parse_formats
+from tracker.loaded import Loaded
 from tracker.observe.observations import frames_left
 from tracker.observe.reading import PICTURES
 from tracker.overlay import write_overlay
@@ -19,7 +20,7 @@ from tracker.pipeline import OBSERVATIONS, Request, run
 from tracker.progress import Progress, Say, StageClock, say_nothing, silent
 from tracker.result import TrackResult
 from tracker.run_report import RunReport, peak_memory_mb
-from tracker.work_identity import video_identity, work_identity
+from tracker.work_identity import asked_for, video_identity, work_identity
 from tracker.workspace import SUMMARY, read_json, result_folder
 
 
@@ -31,6 +32,7 @@ def track_to_folder(
     formats: Sequence[str] = (),
     overlay: bool = True,
     restart: bool = False,
+    loaded: Loaded | None = None,
     progress: Progress = silent,
     say: Say = say_nothing,
 ) -> RunReport:
@@ -42,6 +44,7 @@ def track_to_folder(
         formats: of :data:`tracker.export.EXPORTERS`, besides those that every run writes.
         overlay: write overlay.mp4.
         restart: begin anew where unfinished work of the same run lies, and replace the result of another video.
+        loaded: heads and networks that earlier runs of this process have read.
         progress: told how far it is.
         say: told what becomes of unfinished work of earlier runs.
 
@@ -60,7 +63,7 @@ def track_to_folder(
         frames, complete = frames_left(scratch / OBSERVATIONS)
         if frames:
             say(f"going on with an earlier run: {'all' if complete else 'the first'} {frames} frames have been looked at")
-        result = run(request, work=scratch, draws=overlay, progress=progress, clock=clock)
+        result = run(request, work=scratch, draws=overlay, loaded=loaded, progress=progress, clock=clock)
         files: list[str] = []
         for chosen in formats_of_run(formats, textured=result.texture is not None):
             with clock.stage(chosen):
@@ -68,7 +71,7 @@ def track_to_folder(
         if overlay:
             with clock.stage("overlay"):
                 files.append(_draw(request, result, staging, progress))
-        report = report_of(result, out / name, (*dict.fromkeys(files), SUMMARY), clock, video)
+        report = report_of(result, out / name, (*dict.fromkeys(files), SUMMARY), clock, video, asked_for(request, formats, overlay))
         (staging / SUMMARY).write_text(json.dumps(report.json(), indent=2) + "\n", encoding="utf-8")
     return report
 
@@ -101,7 +104,7 @@ def _refuse_other_video(folder: Path, video: Mapping[str, Any]) -> None:
 
 
 def report_of(
-    result: TrackResult, folder: Path, files: Sequence[str], clock: StageClock, video: Mapping[str, Any] | None = None
+    result: TrackResult, folder: Path, files: Sequence[str], clock: StageClock, video: Mapping[str, Any] | None = None, asked: str = ""
 ) -> RunReport:
     """Numbers of a finished run."""
     track, fit = result.track, result.fit
@@ -121,4 +124,5 @@ def report_of(
         peak_memory_mb=peak_memory_mb(),
         notes=result.notes,
         video=video or {},
+        asked=asked,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,19 +25,31 @@ _LIBRARIES = ("numpy", "scipy", "torch", "mediapipe", "openvino", "numba", "av",
 
 def work_identity(request: Request) -> dict[str, Any]:
     """Record of a request, for JSON, by names that a user understands. Two requests with equal records do the same work."""
-    part = request.part
     return {
         "video": {**video_identity(request.video), "changed at": _times(request.video)},
+        **_options(request),
+        "device": f"{request.device}, {'with' if torch.cuda.is_available() else 'without'} a GPU",
+        "program": f"{__version__} ({_program()})",
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "settings": request.settings.model_dump(mode="json"),
+    }
+
+
+def asked_for(request: Request, formats: Sequence[str], overlay: bool) -> str:
+    """Digest of all that was asked for but the video: the same on any machine, and for any version of the program."""
+    wanted = {**_options(request), "settings": request.settings.model_dump(mode="json"), "formats": sorted(formats), "overlay": overlay}
+    return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _options(request: Request) -> dict[str, Any]:
+    part = request.part
+    return {
         "part": {"frames": part.max_frames, "start": part.start, "end": part.end, "fps": part.frame_rate, "photos": request.photos},
         "preset": request.preset,
         "head": _model(request.head, DEFAULT_HEAD),
         "network": _model(Path(request.network), SHIPPED) if request.network != "lite" else _model(None, SHIPPED),
         "landmarker": _model(request.landmarker, DEFAULT_MODEL),
         "camera": {"focal_px": request.focal_px, "fov": request.fov_deg, "intrinsics": _model(request.intrinsics, None)},
-        "device": f"{request.device}, {'with' if torch.cuda.is_available() else 'without'} a GPU",
-        "program": f"{__version__} ({_program()})",
-        "libraries": {name: _version(name) for name in _LIBRARIES},
-        "settings": request.settings.model_dump(mode="json"),
     }
 
 

@@ -45,13 +45,20 @@ class HeadEmbedder:
         asset, sites: the head whose canonical coordinates the network speaks of, in the network's version of the cube.
         doubt: landmarks whose median distance to where the network sees them is larger are rejected, cube units; infinite
             while the head's place in the network's cube is not known. Once it is, networks without a mask are told it.
+        threads: of the network on a CPU; as many as there are cores when None.
     """
 
     def __init__(
-        self, network: str | Path, device: str, asset: HeadAsset, sites: DenseSites, doubt: float = math.inf
+        self,
+        network: str | Path,
+        device: str,
+        asset: HeadAsset,
+        sites: DenseSites,
+        doubt: float = math.inf,
+        threads: int | None = None,
     ) -> None:
         self._name = str(network)
-        self._unaware = fast_network(network, "cuda" if device.startswith("cuda") else "cpu")
+        self._unaware = fast_network(network, "cuda" if device.startswith("cuda") else "cpu", threads=threads)
         self._speak_of(asset, sites, doubt)
 
     def for_head(self, asset: HeadAsset, sites: DenseSites, doubt: float = math.inf) -> HeadEmbedder:
