@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,10 @@ from densemarks_model.inference import fast_network
 from flame_assets.asset import HeadAsset
 from tracker.landmarks.detection import Detection
 from tracker.landmarks.landmark_schemes import N_LANDMARKS
+from tracker.observe.affine_pose import AffinePose, fit_affine
 from tracker.observe.embedding_store import EmbeddingRecord
-from tracker.observe.pooling import MIN_TRUST, pool
+from tracker.observe.finder import find_head, is_followed_head
+from tracker.observe.pooling import MIN_TRUST
 from tracker.observe.sites import DenseSites
 
 _MIN_HEAD_SHARE = 0.06
@@ -112,7 +114,7 @@ class HeadEmbedder:
     def _crop_of(self, detection: Detection) -> HeadCrop:
         """The crop of a frame with a detection, whatever came before."""
         seen = detection.points[self._numbers].astype(np.float64)
-        camera, _ = _affine(self._landmarks, seen, np.ones(len(seen)), np.ptp(seen, axis=0).max() + 1e-6)
+        camera, _ = fit_affine(self._landmarks, seen, np.ones(len(seen)), np.ptp(seen, axis=0).max() + 1e-6)
         return self._shifted(crop_around_landmarks(detection.points), camera)
 
     def look_ahead(
@@ -154,18 +156,49 @@ class HeadEmbedder:
         """
         if detection is None:
             return self._follow_head(image), None
-        before = self._crop
+        before = self.place
         self.follow(detection)
         assert self._crop is not None
         record = ahead or self._run(image, self._crop)
         if not self._contradicts(record, detection):
             return record, detection
-        at_landmarks, self._crop = self._crop, before
+        at_landmarks, self.place = self._crop, before
         found = self._follow_head(image)
         if found is None:  # nothing is where the head was: perhaps a new shot, and a head near the wrong landmarks
+            rest = self.place
             self._crop = at_landmarks
             found = self._centred(image, record)
+            if found is None:  # the next frame is not to look where a false face was
+                self.place = rest
         return found, None
+
+    def find(self, image: UInt8[np.ndarray, "h w 3"]) -> EmbeddingRecord | None:
+        """Look for a head over the whole RGB frame, whatever is known of it; the next frames are then looked at where it was found.
+
+        None where there is none, or while the head's place in the network's cube is not known.
+        """
+        found = find_head(image, self._run_many, self._sites, self._crop_at) if math.isfinite(self._doubt) else None
+        if found is None:
+            return None
+        record, self._crop = found
+        self._misses = 0
+        return record
+
+    def look_back(self, crop: HeadCrop, images: Iterable[UInt8[np.ndarray, "h w 3"]]) -> list[EmbeddingRecord | None]:
+        """Follow the head from ``crop`` through the frames before it, given from the last to the first, until it is lost.
+
+        Only what is surely a head counts, since nothing that comes before can confirm it. What is known for the next frame stays.
+        """
+        rest, records = self.place, []
+        self.place = crop, 0
+        for image in images:
+            record = self._follow_head(image)
+            pose = None if record is None else AffinePose.of(record, self._sites)
+            records.append(record if pose is not None and is_followed_head(pose) else None)
+            if self._crop is None:
+                break
+        self.place = rest
+        return records
 
     def _contradicts(self, record: EmbeddingRecord, detection: Detection) -> bool:
         """Whether the network sees other places of the head, or no head, where most of the landmarks are."""
@@ -207,19 +240,16 @@ class HeadEmbedder:
     def _next_crop(self, record: EmbeddingRecord) -> HeadCrop | None:
         if float(record.trust.mean()) < _MIN_HEAD_SHARE:
             return None
-        pooled = pool(record, self._sites)
-        seen = pooled.weight > 0
-        if seen.sum() < 30:
-            return None
-        points = (self._sites.canonical + pooled.offsets)[seen].astype(np.float64)
-        pixels, weight = pooled.pixels[seen].astype(np.float64), pooled.weight[seen].astype(np.float64)
-        camera, error = _affine(points, pixels, weight, record.crop.side)
-        if error > _MAX_FIT_ERROR * record.crop.side:
-            return None
+        pose = AffinePose.of(record, self._sites)
+        return None if pose is None or pose.error > _MAX_FIT_ERROR else self._crop_at(pose)
+
+    def _crop_at(self, pose: AffinePose) -> HeadCrop:
+        """The crop of a head in this pose."""
+        points = self._landmarks @ pose.camera[:3] + pose.camera[3]
         around = np.zeros((N_LANDMARKS, 2))
-        around[:] = (self._landmarks @ camera[:3] + camera[3]).mean(0)
-        around[self._numbers] = self._landmarks @ camera[:3] + camera[3]
-        return self._shifted(crop_around_landmarks(around), camera)
+        around[:] = points.mean(0)
+        around[self._numbers] = points
+        return self._shifted(crop_around_landmarks(around), pose.camera)
 
     def _shifted(self, crop: HeadCrop, camera: Float[np.ndarray, "4 2"]) -> HeadCrop:
         """Towards the back of a turned head, which a crop around the face would cut off."""
@@ -228,20 +258,6 @@ class HeadEmbedder:
         x = np.array([np.cos(crop.roll), np.sin(crop.roll)])
         along = np.clip(shift @ x, -_MAX_SHIFT * crop.side, _MAX_SHIFT * crop.side)
         return HeadCrop(crop.center + along * x, crop.side, crop.roll)
-
-
-def _affine(
-    points: Float[np.ndarray, "n 3"], pixels: Float[np.ndarray, "n 2"], weight: Float[np.ndarray, "n"], side: float
-) -> tuple[Float[np.ndarray, "4 2"], float]:
-    """Affine camera by re-weighted least squares, and the median distance that it leaves, pixels."""
-    system = np.concatenate([points, np.ones((len(points), 1))], axis=1)
-    w = weight.copy()
-    for _ in range(4):
-        normal = np.einsum("na,n,nb->ab", system, w, system) + 1e-9 * np.eye(4)
-        camera = np.linalg.solve(normal, np.einsum("na,n,nc->ac", system, w, pixels))
-        error = np.linalg.norm(np.einsum("na,ac->nc", system, camera) - pixels, axis=1)
-        w = weight / (1 + (error / (0.02 * side)) ** 2) ** 2
-    return camera, float(np.median(error))
 
 
 def _extremes(asset: HeadAsset) -> Float[np.ndarray, "n 3"]:

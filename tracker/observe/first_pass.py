@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tracker.landmarks.detection import Detection
 from tracker.landmarks.mediapipe_detector import FaceLandmarker
 from tracker.observe.embedder import HeadEmbedder
 from tracker.observe.embedding_store import EmbeddingRecord
+from tracker.observe.held_frames import HeldFrames, Look, LookedAt
 from tracker.observe.look_store import LookState
 from tracker.observe.observations import Observations, VideoFacts
 from tracker.observe.observe_settings import ObserveSettings
@@ -21,6 +22,9 @@ from tracker.progress import Progress, StageClock, silent
 from tracker.video.frame import Frame
 from tracker.video.photos import Photo
 from tracker.video.reader import VideoReader, VideoSource
+
+_LONGEST_GAP = 48
+"""Frames between two searches of a video that shows no head: at 25 a second, one every two seconds."""
 
 
 def observe(
@@ -94,7 +98,7 @@ def _look(
     observations.keep(known)
     if looker is not None and known:
         looker.state = observations.look.read(known - 1)
-    seen = 0
+    seen, held = 0, HeldFrames(embedder.look_back if embedder is not None else lambda *_: ())
     with clock.stage("landmarks"):
         detector = FaceLandmarker(landmarker)
     with detector:
@@ -109,13 +113,25 @@ def _look(
             if seen <= known:
                 progress(name, seen, total)
                 continue
-            looked = [Look(None, detection, LookState()) for detection in detections]
-            if looker is not None:
-                with clock.stage("network"):
-                    looked = looker([frame.image for frame in group], detections)
-            for frame, look in zip(group, looked, strict=True):
-                observations.add(frame.timestamp, look.detection, look.record, frame.image if pictures else None, look.state)
-                progress(name, len(observations), total)
+            with clock.stage("network"):
+                done = _looked_at(group, detections, looker, held)
+            for frame in done:
+                observations.add(frame.timestamp, frame.look.detection, frame.look.record, frame.image if pictures else None, frame.look.state)
+            progress(name, seen, total)
+    for frame in held.rest():
+        observations.add(frame.timestamp, None, None, None, frame.look.state)
+
+
+def _looked_at(
+    frames: Sequence[Frame], detections: Sequence[Detection | None], looker: _Looker | None, held: HeldFrames
+) -> list[LookedAt]:
+    """Look at frames; gives those that are done with, which may be others."""
+    if looker is None:
+        return [LookedAt(f.timestamp, None, Look(None, d, LookState())) for f, d in zip(frames, detections, strict=True)]
+    looks = looker([frame.image for frame in frames], detections)
+    if looker.unrelated:
+        return [LookedAt(f.timestamp, f.image, look) for f, look in zip(frames, looks, strict=True)]
+    return [done for frame, look in zip(frames, looks, strict=True) for done in held.add(frame.timestamp, frame.image, look)]
 
 
 def _detected(detector: FaceLandmarker, frame: Frame, photo: Photo | None) -> Detection | None:
@@ -128,18 +144,9 @@ def _detected(detector: FaceLandmarker, frame: Frame, photo: Photo | None) -> De
     return None if found is None else replace(found, points=found.points + np.array([left, top], np.float32))
 
 
-@dataclass(frozen=True)
-class Look:
-    """What looking at a frame gave: what the network says, if it looked, the detection unless that contradicts it, and where
-    looking stands now."""
-
-    record: EmbeddingRecord | None
-    detection: Detection | None
-    state: LookState
-
-
 class _Looker:
-    """Decides at which frames the network looks: every so-many-th with landmarks, and each without.
+    """Decides at which frames the network looks: every so-many-th with landmarks, and each without; and at which it looks for a head
+    over the whole frame: those where none is known, ever fewer of them while there is none.
 
     Takes frames in groups, since a GPU looks at many at once. What it finds is the same for groups of any size.
 
@@ -150,21 +157,24 @@ class _Looker:
 
     Attributes:
         group: frames to give at once.
+        unrelated: as given.
     """
 
     def __init__(self, embedder: HeadEmbedder, stride: int, unrelated: bool = False) -> None:
-        self._embedder, self._stride, self._unrelated = embedder, stride, unrelated
+        self._embedder, self._stride, self.unrelated = embedder, stride, unrelated
         self._since = stride  # frames since it looked last
+        self._gap = self._wait = 0  # frames from one search to the next, and until it
         self.group = 1 if embedder.batch == 1 else embedder.batch * stride
 
     @property
     def state(self) -> LookState:
         """All that is carried from one frame to the next."""
-        return LookState(*self._embedder.place, self._since)
+        return LookState(*self._embedder.place, self._since, self._gap, self._wait)
 
     @state.setter
     def state(self, state: LookState) -> None:
         self._embedder.place, self._since = (state.crop, state.misses), state.since
+        self._gap, self._wait = state.gap, state.wait
 
     def __call__(self, images: Sequence[np.ndarray], detections: Sequence[Detection | None]) -> list[Look]:
         """Look at consecutive RGB frames."""
@@ -187,12 +197,27 @@ class _Looker:
         self, image: np.ndarray, detection: Detection | None, ahead: EmbeddingRecord | None
     ) -> tuple[EmbeddingRecord | None, Detection | None]:
         self._since += 1
-        if self._unrelated:
+        if self.unrelated:
             self._embedder.forget()
+            self._gap = self._wait = 0
         if detection is not None and self._since < self._stride:
             self._embedder.follow(detection)
             return None, detection
         record, kept = self._embedder.embed(image, detection, ahead)
         if record is not None:
+            self._gap = self._wait = 0
+        elif self._embedder.place[0] is None or detection is not None:
+            record = self._search(image)
+        if record is not None:
             self._since = 0 if kept is not None else self._stride
         return record, kept
+
+    def _search(self, image: np.ndarray) -> EmbeddingRecord | None:
+        """Look for a head over the whole frame, unless it was in vain a moment ago."""
+        if self._wait > 0:
+            self._wait -= 1
+            return None
+        record = self._embedder.find(image)
+        self._gap = 0 if record is not None else min(2 * self._gap + 1, _LONGEST_GAP)
+        self._wait = self._gap
+        return record
