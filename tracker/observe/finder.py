@@ -31,6 +31,8 @@ _WORTH_A_LOOK, _WORTHY_ERROR, _WORTHY_STRETCH = 0.02, 0.07, 2.5
 # bodies, a cat. Of real heads seen from the front and the side all but a few keep within these, and of the others none.
 _LEAST_SHARE, _MOST_ERROR, _MOST_STRETCH, _MOST_SCALE, _SAME = 0.25, 0.03, 1.35, 0.05, 0.3
 
+_LEAST_INSIDE = 0.45  # of a crop in the frame: of a head that is mostly outside too little is seen to be sure
+
 # What a head that is followed must keep: seen from behind the network is less sure of it.
 _FOLLOWED_SHARE, _FOLLOWED_STRETCH, _FOLLOWED_SCALE = 0.2, 1.6, 0.1
 
@@ -96,10 +98,17 @@ def _confirmed(
         after = AffinePose.of(record, sites)
         if after is None or not _is_worth_a_look(after):
             return None
-        if is_sure_head(after) and after.apart(pose) < _SAME:
+        if is_sure_head(after) and after.apart(pose) < _SAME and _inside(crop, image) > _LEAST_INSIDE:
             return record, crop_at(after)
         pose = after
     return None
+
+
+def _inside(crop: HeadCrop, image: np.ndarray) -> float:
+    """The part of a crop that lies in the frame; as if it were upright."""
+    low = np.maximum(crop.center - crop.side / 2, 0)
+    high = np.minimum(crop.center + crop.side / 2, image.shape[1::-1])
+    return float(np.prod(np.maximum(high - low, 0)) / crop.side**2)
 
 
 def is_sure_head(pose: AffinePose) -> bool:
