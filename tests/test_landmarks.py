@@ -364,3 +364,17 @@ def test_store_does_not_grow_in_memory(tmp_path):
             tracemalloc.stop()
         assert len(store.read(np.array([0, 3999])).points) == 2
     assert peak < 1_500_000, f"{peak} bytes for 4000 frames"
+
+
+def test_a_face_upside_down_is_found_as_it_is(frames, track):
+    """MediaPipe by itself lays an upright mesh over it."""
+    with FaceLandmarker() as detector:
+        for frame, upright in zip(frames[:12], track[:12], strict=True):
+            height, width = frame.image.shape[:2]
+            found = detector.detect(np.ascontiguousarray(frame.image[::-1, ::-1]), frame.timestamp)
+            off = np.linalg.norm((width, height) - found.points - upright.points, axis=1)
+            assert np.median(off) < 0.03 * inter_ocular(upright.points)
+            assert np.abs(np.diag([-1, -1, 1]) @ found.matrix[:3, :3] - upright.matrix[:3, :3]).max() < 0.1
+        # and when it stands up again, it is found anew
+        again = detector.detect(frames[12].image, frames[12].timestamp)
+        assert np.median(np.linalg.norm(again.points - track[12].points, axis=1)) < 0.03 * inter_ocular(again.points)

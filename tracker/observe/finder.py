@@ -21,6 +21,7 @@ from tracker.observe.sites import DenseSites
 LEVELS = (1.0, 0.5)
 """Sides of the squares, in the frame's shorter sides."""
 
+_LONGEST = 3.0  # a frame's sides to each other, from which the squares grow with it
 _STEP = 0.6  # from a square to the next, in sides
 _BATCH = 16
 _CANDIDATES = 3
@@ -30,6 +31,9 @@ _WORTH_A_LOOK, _WORTHY_ERROR, _WORTHY_STRETCH = 0.02, 0.07, 2.5
 # Measured on 48 rendered heads seen from all sides, upright, lying and upside down, and on 60 pictures without one: rooms, streets, patterns, hands,
 # bodies, a cat. Of real heads seen from the front and the side all but a few keep within these, and of the others none.
 _LEAST_SHARE, _MOST_ERROR, _MOST_STRETCH, _MOST_SCALE, _SAME = 0.25, 0.03, 1.35, 0.05, 0.3
+
+_OTHERWISE, _MOST_SCALE_AGAIN = ((1.25, 0.2), (0.85, -0.2)), 0.06
+"""Sides and tilts (radians) of crops in which a head must be seen again, beside the one that fits, and the error then expected."""
 
 _LEAST_INSIDE = 0.45  # of a crop in the frame: of a head that is mostly outside too little is seen to be sure
 
@@ -58,8 +62,8 @@ def find_head(
 
 
 def squares(width: int, height: int, level: float, roll: float = 0.0) -> Iterator[HeadCrop]:
-    """Overlapping squares that cover a frame, of ``level`` times its shorter side."""
-    side = level * min(width, height)
+    """Overlapping squares that cover a frame, of ``level`` times its shorter side; of very long frames, more, so that they are few."""
+    side = level * max(min(width, height), max(width, height) / _LONGEST)
     columns, rows = (_centres(length, side) for length in (width, height))
     for y in rows:
         for x in columns:
@@ -88,7 +92,8 @@ def _is_worth_a_look(pose: AffinePose) -> bool:
 def _confirmed(
     image: np.ndarray, pose: AffinePose, look: Look, sites: DenseSites, crop_at: Callable[[AffinePose], HeadCrop]
 ) -> tuple[EmbeddingRecord, HeadCrop] | None:
-    """What the network says when it looks where the head should be, again and again, until two looks agree; None when none do."""
+    """What the network says when it looks where the head should be, again and again, until two looks agree, and two
+    more from crops that fit less well; None when they do not."""
     largest = 4 * max(image.shape[:2])
     for _ in range(_LOOKS):
         crop = crop_at(pose)
@@ -99,9 +104,16 @@ def _confirmed(
         if after is None or not _is_worth_a_look(after):
             return None
         if is_sure_head(after) and after.apart(pose) < _SAME and _inside(crop, image) > _LEAST_INSIDE:
-            return record, crop_at(after)
+            return (record, crop_at(after)) if _is_steady(image, crop, after, look, sites) else None
         pose = after
     return None
+
+
+def _is_steady(image: np.ndarray, crop: HeadCrop, pose: AffinePose, look: Look, sites: DenseSites) -> bool:
+    """Whether the network says the same of crops that are wider or narrower, and tilted."""
+    other = [HeadCrop(crop.center, crop.side * wider, crop.roll + tilt) for wider, tilt in _OTHERWISE]
+    again = [AffinePose.of(record, sites) for record in look([image] * len(other), other)]
+    return all(p is not None and p.apart(pose) < _SAME and p.scale < _MOST_SCALE_AGAIN for p in again)
 
 
 def _inside(crop: HeadCrop, image: np.ndarray) -> float:
