@@ -18,7 +18,7 @@ from tracker.landmarks.detection import Detection
 from tracker.landmarks.landmark_schemes import N_LANDMARKS
 from tracker.observe.affine_pose import AffinePose, fit_affine
 from tracker.observe.embedding_store import EmbeddingRecord
-from tracker.observe.finder import find_head, is_followed_head
+from tracker.observe.finder import find_head, is_followed_head, is_sure_head
 from tracker.observe.pooling import MIN_TRUST
 from tracker.observe.sites import DenseSites
 
@@ -168,8 +168,9 @@ class HeadEmbedder:
             rest = self.place
             self._crop = at_landmarks
             found = self._centred(image, record)
-            if found is None:  # the next frame is not to look where a false face was
-                self.place = rest
+            pose = None if found is None else AffinePose.of(found, self._sites)
+            if pose is None or not is_sure_head(pose):  # the next frame is not to look where a false face was
+                found, self.place = None, rest
         return found, None
 
     def find(self, image: UInt8[np.ndarray, "h w 3"]) -> EmbeddingRecord | None:
