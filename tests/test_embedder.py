@@ -74,7 +74,7 @@ class ColourReader:
 def make(asset, sites, monkeypatch) -> Callable[..., tuple[HeadEmbedder, ColourReader]]:
     def build(doubt: float = 0.15, **network) -> tuple[HeadEmbedder, ColourReader]:
         reader = ColourReader(asset.cube, **network)
-        monkeypatch.setattr(embedder_module, "fast_network", lambda *_: reader)
+        monkeypatch.setattr(embedder_module, "fast_network", lambda *_, **__: reader)
         return HeadEmbedder("made up", "cpu", asset, sites, doubt), reader
 
     return build

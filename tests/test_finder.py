@@ -51,7 +51,7 @@ def make(asset, sites, monkeypatch):
 
     def build(doubt: float = 0.15) -> tuple[HeadEmbedder, ColourReader]:
         reader = ColourReader(asset.cube)
-        monkeypatch.setattr(embedder_module, "fast_network", lambda *_: reader)
+        monkeypatch.setattr(embedder_module, "fast_network", lambda *_, **__: reader)
         return HeadEmbedder("made up", "cpu", asset, sites, doubt), reader
 
     return build
