@@ -20,7 +20,7 @@ from flame_assets.registration_model import CANONICAL_FILE
 from tests.views import lit_picture
 from tracker.camera import CAMERA_POSITION
 from tracker.evaluation.bands import outside
-from tracker.evaluation.baselines import TRACKERS, Tracked
+from tracker.evaluation.baselines import ABLATIONS, TRACKERS, Preset, Tracked
 from tracker.evaluation.baselines.mediapipe_own import head_poses
 from tracker.evaluation.html_report import html_report, overlays
 from tracker.evaluation.independent_landmarks import INNER, lid_opening, nme_pct, projected_landmarks
@@ -318,3 +318,10 @@ def test_figures_outside_their_band_are_named(tmp_path):
     problems = outside({"a": {"b": 3.0, "c": 0.1}}, file)
     assert len(problems) == 3
     assert "a.b" in problems[0] and "a.c" in problems[1] and "no figure" in problems[2]
+
+
+@pytest.mark.parametrize("name", [*TRACKERS, *ABLATIONS])
+def test_settings_of_every_compared_tracker_are_within_bounds(name):
+    tracker = {**TRACKERS, **ABLATIONS}[name]
+    if isinstance(tracker, Preset):
+        assert tracker.settings.window_stages

@@ -14,7 +14,7 @@ from tracker.run_report import peak_memory_mb
 from tracker.settings import TrackerSettings, load_settings
 from tracker.video.reader import VideoPart
 
-_NOT_BELIEVED = 1e4  # percent of the inter-ocular distance: a landmark that may be anywhere
+_NOT_BELIEVED = 1e3  # percent of the inter-ocular distance: a landmark that may be anywhere
 
 
 @dataclass(frozen=True)
