@@ -129,7 +129,21 @@ def test_unknown_focal_length_moves_towards_the_truth_and_reports_its_doubt(face
     shared = share(face, batch, FocalPrior(FOCAL * factor, 0.3, CENTRE), config)
     before, after = math.log(factor), math.log(shared.focal_px / FOCAL)
     assert abs(after) < abs(before) - 0.01  # a little only: perspective is a weak cue, and identity explains most of it
-    assert 0 < shared.focal_log_sigma < 0.3
+    # the fit's own doubt is below the prior's; the stated one is wider, since detectors' errors are not independent
+    own = math.sqrt(float(shared.solution.shared_covariance[-1, -1]))
+    assert 0 < own < 0.3
+    assert own < shared.focal_log_sigma < math.inf
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_stated_doubt_covers_a_detector_that_errs_alike_in_every_frame(face, truth, config, seed):
+    seen = observe(face, truth)
+    off = 0.02 * seen.inter_ocular_px().mean() * torch.randn(seen.points.shape[1:], generator=torch.Generator().manual_seed(seed))
+    wrong = FrameBatch(seen.points + off, seen.depth, seen.timestamps)
+    shared = share(face, wrong, FocalPrior(1.15 * FOCAL, 0.2, CENTRE), config)
+    own = math.sqrt(float(shared.solution.shared_covariance[-1, -1]))
+    assert shared.focal_log_sigma > 1.5 * own
+    assert abs(math.log(shared.focal_px / FOCAL)) < 2 * shared.focal_log_sigma
 
 
 def test_given_focal_length_stays(face, batch, config):

@@ -13,8 +13,9 @@ from make_clips import picture
 from PIL import ExifTags, Image
 
 from tracker.camera import (
-    FOCAL_INFLATION,
+    STATED_FOCAL_HELD,
     FocalPrior,
+    focal_inflation,
     focal_posterior_log_sigma,
     focal_prior,
     stated_focal,
@@ -142,15 +143,16 @@ def test_readings_that_err_together_give_the_spread_that_is_reported(prior: Foca
 def test_the_reported_accuracy_at_its_ends() -> None:
     usual = focal_prior(640, 480)
     # nothing learnt: the prior's own; data that count as they should: the fit's own
-    assert focal_posterior_log_sigma(0.2, usual) == pytest.approx(0.2)
+    assert focal_posterior_log_sigma(0.2, usual, 4.0) == pytest.approx(0.2)
     assert focal_posterior_log_sigma(0.05, usual, 1.0) == pytest.approx(0.05)
-    assert focal_posterior_log_sigma(0.05, usual) > 3 * 0.05
-    assert focal_posterior_log_sigma(0.05, focal_prior(640, 480, focal_px=700.0)) == 0
+    assert focal_posterior_log_sigma(0.05, usual, 4.0) > 3 * 0.05
+    assert focal_posterior_log_sigma(0.05, focal_prior(640, 480, focal_px=700.0), 4.0) == 0
     # a stated focal length that is held as firmly as the data are too sure of themselves can only be improved
     stated = stated_focal(640, 480, 700.0, 0.05)
     fitted = (stated.fit_log_sigma**-2 + 0.05**-2) ** -0.5
-    assert 0.04 < focal_posterior_log_sigma(fitted, stated) < 0.05
-    assert stated.held == FOCAL_INFLATION
+    assert 0.04 < focal_posterior_log_sigma(fitted, stated, STATED_FOCAL_HELD) < 0.05
+    # more frames of one person tell more, but less more than independent ones would
+    assert focal_inflation(1) < focal_inflation(16) < 4 * focal_inflation(1)
 
 
 def test_the_benchmark_counts_how_often_the_truth_is_covered() -> None:

@@ -19,7 +19,7 @@ from tracker.landmarks.mediapipe_detector import FaceLandmarker
 from tracker.track_vertices import track_vertices
 from tracker.video.image_folder import picture_size, read_image
 from tracker.video.lens import FILM_DIAGONAL_MM
-from tracker.video.photos import LARGEST_CANVAS, PhotoFolder, PhotoOptions, own_cameras
+from tracker.video.photos import LARGEST_CANVAS, PhotoFolder, PhotoOptions, own_cameras, words_on_photos
 from tracker.video.reader import open_video
 
 EXCERPT = Path(__file__).parent / "data" / "demo_excerpt.mp4"
@@ -101,6 +101,28 @@ def test_a_folder_without_photos_and_a_broken_one_are_told_in_a_line(tmp_path: P
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
     with pytest.raises(UserError, match=r"a\.jpg: cannot be read as an image"):
         PhotoFolder(tmp_path)
+
+
+def test_photos_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(UserError, match=r"IMG_1\.HEIC cannot be read; convert"):
+        PhotoFolder(tmp_path)
+    plain(tmp_path / "a.png", 64, 48)
+    folder = PhotoFolder(tmp_path)
+    assert len(folder.photos) == 1 and folder.left_out == ("IMG_1.HEIC",)
+    assert "1 photos like IMG_1.HEIC" in " ".join(words_on_photos(folder))
+
+
+def test_a_photo_without_a_face_is_shown_as_it_is(tmp_path: Path, faces: list[Image.Image]) -> None:
+    photos = tmp_path / "mixed"
+    photos.mkdir()
+    faces[0].save(photos / "face.png")
+    plain(photos / "wall.png", 200, 100)
+    assert main(["--photos", str(photos), "--preset", "fast", "--out", str(tmp_path), "--quiet"]) == 0
+    track = load_track(tmp_path / "mixed" / "flame_params.npz")
+    assert track.valid.tolist() == [True, False]
+    shown = np.asarray(Image.open(tmp_path / "mixed" / "overlay" / "wall.png"))
+    assert shown.shape == (100, 400, 3) and (shown == (200, 100, 50)).all()
 
 
 def test_photos_of_other_sizes_give_one_head_in_each_ones_own_pixels(tmp_path: Path, faces: list[Image.Image]) -> None:

@@ -30,8 +30,12 @@ FOCAL_PRIOR_RATIO = 1.2
 FOCAL_PRIOR_LOG_SIGMA = 0.2
 """Prior standard deviation of the logarithm of that ratio; covers 0.8 to 1.8 (64° to 31°) at two sigmas."""
 
-FOCAL_INFLATION = 5.0
-"""How many times larger than supposed the data's error of an estimated focal length is; measured, see docs/fitting.md."""
+FOCAL_INFLATION_FRAME, FOCAL_ERROR_SHARED = 2.9, 0.09
+"""How many times larger than supposed the error of a focal length from one frame is, and which share of its variance the frames of
+one person have in common; measured, see docs/fitting.md."""
+
+STATED_FOCAL_HELD = 5.0
+"""How many times as firmly the fit holds to a focal length that a file states: as firmly as the data are too sure of theirs."""
 
 _INTRINSICS_BYTES, _LARGEST_PX = 100_000, 1e9
 
@@ -192,24 +196,33 @@ def focal_prior(
 
 def stated_focal(width: int, height: int, focal_px: float, log_sigma: float) -> FocalPrior:
     """The prior of a picture of ``width`` × ``height`` whose file states a focal length (pixels), with its standard deviation."""
-    return FocalPrior(focal_px, log_sigma, (width / 2, height / 2), FOCAL_INFLATION)
+    return FocalPrior(focal_px, log_sigma, (width / 2, height / 2), STATED_FOCAL_HELD)
 
 
-def focal_posterior_log_sigma(fit_log_sigma: float, prior: FocalPrior, inflation: float | None = None) -> float:
+def focal_inflation(frames: int) -> float:
+    """How many times larger than supposed the error is that ``frames`` frames together leave in a focal length.
+
+    Landmarks and sites of one frame err together, and so do frames of one person, whom a detector and a network see wrongly in
+    the same way again and again: of n frames that share a part r of their errors' variance, the mean has (1 + (n − 1) r) times the
+    variance that independent ones would leave.
+    """
+    return FOCAL_INFLATION_FRAME * math.sqrt(1 + (frames - 1) * FOCAL_ERROR_SHARED)
+
+
+def focal_posterior_log_sigma(fit_log_sigma: float, prior: FocalPrior, inflation: float) -> float:
     """Honest standard deviation of an estimated ``log(focal)``.
 
-    The fit counts its residuals as independent, with the errors that they were told. In truth landmarks and sites of one face err
-    together, and n of them tell no more than n / inflation² do. The estimate stays what it is, a mean of prior and data by their
+    The fit counts its residuals as independent, with the errors that they were told. In truth they err together, and n of
+    them tell no more than n / inflation² do. The estimate stays what it is, a mean of prior and data by their
     supposed weights P and D; its variance with the true errors is (P² σ² + D inflation²) / (P + D)², the usual sandwich.
 
     Args:
         fit_log_sigma: as the fit's normal equations have it, prior included: (P + D)^-½.
         prior: what was known before.
-        inflation: of the data's errors; :data:`FOCAL_INFLATION` when None.
+        inflation: of the data's errors, see :func:`focal_inflation`.
     """
     if prior.log_sigma == 0:
         return 0.0
-    inflation = FOCAL_INFLATION if inflation is None else inflation
     total, held = fit_log_sigma**-2, prior.fit_log_sigma**-2
     data = max(total - held, 0.0)
     return math.sqrt(held**2 * prior.log_sigma**2 + data * inflation**2) / (held + data)

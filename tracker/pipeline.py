@@ -41,7 +41,7 @@ from tracker.video.photos import (
     PhotoOptions,
     own_cameras,
     refuse_for_photos,
-    words_on_lenses,
+    words_on_photos,
 )
 from tracker.video.reader import VideoPart, VideoReader, VideoSource
 
@@ -202,9 +202,9 @@ def camera_of(video: VideoReader, request: Request) -> tuple[FocalPrior, tuple[s
     Raises:
         UserError: see :func:`tracker.camera.focal_prior`.
     """
-    given = focal_prior(video.width, video.height, request.focal_px, request.fov_deg, request.intrinsics)
     if isinstance(video.source, PhotoFolder):
-        return video.source.camera, () if given.log_sigma == 0 else (words_on_lenses(video.photos),)
+        return video.source.camera, tuple(words_on_photos(video.source))
+    given = focal_prior(video.width, video.height, request.focal_px, request.fov_deg, request.intrinsics)
     if given.log_sigma == 0 or video.lens is None:
         return given, ()
     lens = video.lens

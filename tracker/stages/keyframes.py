@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tracker.camera import FocalPrior, focal_posterior_log_sigma
+from tracker.camera import FocalPrior, focal_inflation, focal_posterior_log_sigma
 from tracker.observe.frame_batch import FrameBatch
 from tracker.observe.reading import DENSE, PICTURES
 from tracker.residuals.appearance import Appearance, estimate_appearance
@@ -90,7 +90,7 @@ def fit_shared(head: FitHead, offered: Tensor, read: ReadFrames, camera: FocalPr
     return SharedFit(
         identity=state.values["shape"],
         focal_px=float(state.values["log_focal"].exp()),
-        focal_log_sigma=_focal_sigma(solution, camera),
+        focal_log_sigma=_focal_sigma(solution, camera, len(keyframes)),
         solution=solution,
         keyframes=keyframes,
         appearance=None if view is None else estimate_appearance(view.colours, view.normals, view.weight),
@@ -111,8 +111,8 @@ def choose_keyframes(head: FitHead, offered: Tensor, read: ReadFrames, camera: F
     return offered[spread_frames(torch.cat(features, dim=1), count).cpu()]
 
 
-def _focal_sigma(solution: Solution, camera: FocalPrior) -> float:
+def _focal_sigma(solution: Solution, camera: FocalPrior, frames: int) -> float:
     variance = 0.0 if solution.shared_covariance is None else float(solution.shared_covariance[-1, -1])
     if camera.log_sigma == 0 or variance <= 0:
         return camera.log_sigma
-    return focal_posterior_log_sigma(math.sqrt(variance), camera)
+    return focal_posterior_log_sigma(math.sqrt(variance), camera, focal_inflation(frames))

@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 
 from tracker.camera import FOCAL_PRIOR_LOG_SIGMA, FocalPrior, PhotoCameras, focal_prior, stated_focal
 from tracker.errors import UserError
-from tracker.video.image_folder import picture_paths, picture_size, read_image
+from tracker.video.image_folder import IMAGE_SUFFIXES, picture_paths, picture_size, read_image
 from tracker.video.lens import LensNote, lens_of_photo
 
 PHOTO_RATE = 1.0
@@ -27,6 +27,10 @@ PHOTO_RATE = 1.0
 
 LARGEST_CANVAS = 4096
 """Side of the canvas at most, pixels."""
+
+
+_OTHER_PHOTOS = frozenset({".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"})
+# photos that Pillow cannot read without more libraries, or raw ones
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class PhotoFolder:
     Attributes:
         photos: in natural order of their names.
         camera: what is known of the canvas's focal length.
+        left_out: names of photos in the folder that are of kinds that cannot be read.
 
     Raises:
         UserError: no picture, one that cannot be read, or options that no camera has.
@@ -80,6 +85,9 @@ class PhotoFolder:
 
     def __init__(self, path: Path, options: PhotoOptions = PhotoOptions()) -> None:
         self.options = options
+        self.left_out = tuple(sorted(p.name for p in path.iterdir() if p.suffix.lower() in _OTHER_PHOTOS)) if path.is_dir() else ()
+        if self.left_out and not any(p.suffix.lower() in IMAGE_SUFFIXES for p in path.iterdir()):
+            raise UserError(f"{path}: photos like {self.left_out[0]} cannot be read; convert them to JPEG or PNG first")
         paths = picture_paths(path) if path.is_dir() else [path]
         photos = [_photo(p, options) for p in paths]
         self.camera, self.photos = on_canvas(photos)
@@ -162,8 +170,15 @@ def own_cameras(
     return PhotoCameras(np.array([p.path.name for p in photos]), sizes, matrices, sigmas)
 
 
-def words_on_lenses(photos: tuple[Photo, ...]) -> str:
-    """A sentence for the user on what the files say of their lenses."""
+def words_on_photos(folder: PhotoFolder) -> Iterator[str]:
+    """Sentences for the user on what was left out, and on what the files say of their lenses."""
+    if folder.left_out:
+        yield f"{len(folder.left_out)} photos like {folder.left_out[0]} cannot be read and were left out; convert them to JPEG or PNG"
+    if any(photo.prior.log_sigma > 0 for photo in folder.photos):
+        yield _on_lenses(folder.photos)
+
+
+def _on_lenses(photos: tuple[Photo, ...]) -> str:
     told = [p for p in photos if p.lens is not None]
     if not told:
         return "no photo's file names its lens: each is taken for a usual one of its size"
