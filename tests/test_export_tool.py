@@ -72,7 +72,7 @@ def test_an_earlier_runs_texture_does_not(result, capsys):
 @pytest.mark.parametrize(
     ("spoil", "options", "message"),
     [
-        ("", ["--to", "usd"], "unknown format 'usd'; known are npz, glb"),
+        ("", ["--to", "fbx"], "unknown format 'fbx'; known are npz, glb"),
         ("flame_params.npz", ["--to", "obj"], "flame_params.npz: no such file; give the flame_params.npz of a finished run"),
         ("", ["--to", "obj", "--head", "missing.npz"], "--head: missing.npz: no such head file or folder"),
         ("texture.png", ["--to", "glb"], "texture.png: not a readable picture"),

@@ -108,6 +108,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if problems else 0
 
 
+def without_nan(scores: Any) -> Any:
+    """Scores as JSON knows them: what a tracker or a clip cannot tell is null."""
+    if isinstance(scores, dict):
+        return {name: without_nan(value) for name, value in scores.items()}
+    if isinstance(scores, (list, tuple)):
+        return [without_nan(value) for value in scores]
+    return None if isinstance(scores, float) and not np.isfinite(scores) else scores
+
+
 def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Overlay]]:
     """Run what was asked for."""
     count, frames = (2, 24) if options.quick else (9, 40)
@@ -130,7 +139,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Overlay]]
             clips = run_synthetic(trackers, count, frames, work, options.seed)
             scores["run"] |= {"synthetic_clips": count, "synthetic_frames": frames}
             scores["suites"]["synthetic"] = {n: synthetic_summary(c) for n, c in clips.items() if c}
-            scores.setdefault("clips", {})["synthetic"] = clips
+            scores.setdefault("clips", {})["synthetic"] = without_nan(clips)
         if options.ablation:
             return scores, pictures
         if "real" in suites:
@@ -146,9 +155,7 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Overlay]]
             found = run_real(names, chosen, read_from_disk(options), keep=keep)
             scores["run"]["real_clips"] = [c.name for c in chosen]
             scores["suites"]["real"] = {n: real_summary(c) for n, c in found.items() if c}
-            scores.setdefault("clips", {})["real"] = {
-                n: {c: {k: v if np.isfinite(v) else None for k, v in s.items()} for c, s in by.items()} for n, by in found.items()
-            }
+            scores.setdefault("clips", {})["real"] = without_nan(found)
         if "solver" in suites:
             scores["solver"] = solver_scores(names, work)
     return scores, pictures
@@ -165,7 +172,7 @@ def measure_cycles(names: list[str], scores: dict[str, Any], pictures: list[Over
     rows = score_clips({n: TRACKERS[n] for n in names}, clips, keep=keep)
     scores["run"] |= {"cycles_clips": len(clips), "cycles_frames": len(clips[0].truth.yaw)}
     scores["suites"]["cycles"] = {n: synthetic_summary(r) for n, r in rows.items() if r}
-    scores.setdefault("clips", {})["cycles"] = rows
+    scores.setdefault("clips", {})["cycles"] = without_nan(rows)
 
 
 def run_facts(seed: int) -> dict[str, Any]:
