@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,7 +60,7 @@ def video_identity(video: Path) -> dict[str, Any]:
     files = _files(video)
     digest = hashlib.sha256()
     for file in files if video.is_dir() else ():
-        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        digest.update(os.fsencode(file.name) + b"\0%d\0" % file.stat().st_size)
     for file in (files[0], files[-1]) if files else ():
         digest.update(_ends(file))
     return {"name": video.resolve().name, "bytes": sum(file.stat().st_size for file in files), "digest": digest.hexdigest()[:16]}
