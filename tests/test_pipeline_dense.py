@@ -25,6 +25,7 @@ from tracker.observe import first_pass
 from tracker.observe.embedder import HeadEmbedder
 from tracker.stages import calibration
 from tracker.video.packaged_clips import EXCERPT
+from tracker.video.reader import open_video
 
 FRAMES = 24
 LOST = range(9, 17)
@@ -154,21 +155,16 @@ def test_a_clip_whose_every_detection_is_wrong_is_tracked_by_the_network(balance
     assert np.degrees((change[0].inv() * change[1]).magnitude())[track.valid].max() < 8.0
 
 
-def test_an_empty_room_is_not_tracked(tmp_path, monkeypatch):
+def test_an_empty_room_is_not_tracked(tmp_path):
     """Nothing but wall after the head has left: the network must not see one there."""
-    detect, read = first_pass.FaceLandmarker.detect, {"n": 0}
-    embed = HeadEmbedder.embed
-
-    def blank_from_ten(self, image, timestamp):
-        read["n"] += 1
-        return detect(self, image, timestamp) if read["n"] <= 10 else None
-
-    def on_a_wall(self, image, detection, ahead=None):
-        return embed(self, image if read["n"] <= 10 else np.full_like(image, 150), detection)
-
-    monkeypatch.setattr(first_pass.FaceLandmarker, "detect", blank_from_ten)
-    monkeypatch.setattr(HeadEmbedder, "embed", on_a_wall)
-    track = load_track(run(tmp_path, "--no-overlay") / "flame_params.npz")
+    room = tmp_path / "room"
+    room.mkdir()
+    with open_video(EXCERPT, FRAMES) as video:
+        for number, frame in enumerate(video):
+            image = frame.image if number < 10 else np.full_like(frame.image, 150)
+            cv2.imwrite(str(room / f"{number:05d}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    assert main(["--video", str(room), "--fps", "25", "--out", str(tmp_path / "out"), "--quiet", "--no-overlay"]) == 0
+    track = load_track(tmp_path / "out" / "room" / "flame_params.npz")
     assert track.valid[:10].all() and not track.valid[10:].any()
     assert (track.confidence[10:] == 0).all()
 
