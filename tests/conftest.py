@@ -3,6 +3,8 @@
 ``--all-inputs`` runs the generated bad inputs that are left out otherwise: more of a kind, or slow.
 """
 
+import signal
+
 import pytest
 import torch
 
@@ -20,3 +22,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         mark = item.get_closest_marker("all_inputs")
         if mark is not None:
             item.add_marker(pytest.mark.skip(reason=f"with --all-inputs only: {mark.kwargs['reason']}"))
+
+
+def pytest_configure() -> None:
+    """Programs that tests start are to be stopped by signals, though a shell that runs tests in the background ignores some."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (getattr(signal, "SIGHUP", None), signal.SIG_DFL)):
+        if number is not None and signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, usual)
