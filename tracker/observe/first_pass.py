@@ -113,8 +113,11 @@ def _look(
             if seen <= known:
                 progress(name, seen, total)
                 continue
-            with clock.stage("network"):
-                done = _looked_at(group, detections, looker, held)
+            if looker is None:
+                done = [LookedAt(f.timestamp, None, Look(None, d, LookState())) for f, d in zip(group, detections, strict=True)]
+            else:
+                with clock.stage("network"):
+                    done = _looked_at(group, detections, looker, held)
             for frame in done:
                 observations.add(frame.timestamp, frame.look.detection, frame.look.record, frame.image if pictures else None, frame.look.state)
             progress(name, seen, total)
@@ -123,11 +126,9 @@ def _look(
 
 
 def _looked_at(
-    frames: Sequence[Frame], detections: Sequence[Detection | None], looker: _Looker | None, held: HeldFrames
+    frames: Sequence[Frame], detections: Sequence[Detection | None], looker: _Looker, held: HeldFrames
 ) -> list[LookedAt]:
     """Look at frames; gives those that are done with, which may be others."""
-    if looker is None:
-        return [LookedAt(f.timestamp, None, Look(None, d, LookState())) for f, d in zip(frames, detections, strict=True)]
     looks = looker([frame.image for frame in frames], detections)
     if looker.unrelated:
         return [LookedAt(f.timestamp, f.image, look) for f, look in zip(frames, looks, strict=True)]
