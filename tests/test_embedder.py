@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,13 +15,13 @@ from densemarks_model.crops import HeadCrop
 from densemarks_model.prediction import Prediction
 from flame_assets.asset import HeadAsset
 from flame_assets.load import load_head
+from tests.colour_network import ColourReader, colour_embedder
 from tests.observed import observed, reader
 from tests.views import drawn
 from tracker.camera import FocalPrior, project
 from tracker.head_model import HeadModel
 from tracker.head_points import HeadPoints
 from tracker.landmarks.detection import Detection
-from tracker.observe import embedder as embedder_module
 from tracker.observe.embedder import HeadEmbedder
 from tracker.observe.embedding_store import MAX_SIDE, EmbeddingRecord, EmbeddingStore
 from tracker.observe.first_pass import _Looker
@@ -48,36 +49,9 @@ def sites(asset) -> DenseSites:
     return spread_sites(asset, 400)
 
 
-class ColourReader:
-    """A network for pictures whose colours are the locations: it reads them. Notes what it was given."""
-
-    runtime, image_size = "colours", 64
-
-    def __init__(self, cube: int, side: int = 64, batch: int = 1, surface: bool = True) -> None:
-        self.cube, self.side, self.batch, self.tells_surface = cube, side, batch, surface
-        self.calls: list[np.ndarray] = []
-        self.told: list[np.ndarray | None] = []
-
-    def with_surface(self, points: np.ndarray | None) -> ColourReader:
-        self.told.append(points)
-        return self
-
-    def __call__(self, crops: np.ndarray) -> Prediction[np.ndarray]:
-        self.calls.append(crops)
-        times = self.side // self.image_size
-        large = crops.repeat(times, 1).repeat(times, 2).astype(np.float32) / 255
-        shown = (large.max(-1) > 0.05).astype(np.float32)
-        return Prediction(large, shown, shown if self.tells_surface else None, np.full_like(shown, 0.01) if self.tells_surface else None)
-
-
 @pytest.fixture
 def make(asset, sites, monkeypatch) -> Callable[..., tuple[HeadEmbedder, ColourReader]]:
-    def build(doubt: float = 0.15, **network) -> tuple[HeadEmbedder, ColourReader]:
-        reader = ColourReader(asset.cube, **network)
-        monkeypatch.setattr(embedder_module, "fast_network", lambda *_, **__: reader)
-        return HeadEmbedder("made up", "cpu", asset, sites, doubt), reader
-
-    return build
+    return partial(colour_embedder, monkeypatch, asset, sites)
 
 
 def values_of(head: HeadModel, frames: int) -> dict[str, torch.Tensor]:

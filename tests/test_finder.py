@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import cv2
 import numpy as np
@@ -13,12 +14,11 @@ from densemarks_model.crops import HeadCrop
 from densemarks_model.data.synthetic.sequences import Script, render_sequence
 from flame_assets.asset import HeadAsset
 from flame_assets.load import load_head
+from tests.colour_network import colour_embedder
 from tests.make_clips import write_clip
-from tests.test_embedder import ColourReader
 from tests.views import drawn
 from tracker.head_model import HeadModel
 from tracker.landmarks.detection import Detection
-from tracker.observe import embedder as embedder_module
 from tracker.observe import first_pass
 from tracker.observe.embedder import HeadEmbedder
 from tracker.observe.finder import LEVELS, squares
@@ -49,12 +49,7 @@ def sites(asset) -> DenseSites:
 def make(asset, sites, monkeypatch):
     """An embedder whose network reads locations from a picture's colours, and that network."""
 
-    def build(doubt: float = 0.15) -> tuple[HeadEmbedder, ColourReader]:
-        reader = ColourReader(asset.cube)
-        monkeypatch.setattr(embedder_module, "fast_network", lambda *_, **__: reader)
-        return HeadEmbedder("made up", "cpu", asset, sites, doubt), reader
-
-    return build
+    return partial(colour_embedder, monkeypatch, asset, sites)
 
 
 def head_in_colours(asset: HeadAsset, yaw: float) -> np.ndarray:

@@ -51,4 +51,4 @@ def test_excerpt_is_the_one_described(tmp_path):
     assert CLIPS["demo"].sha256 in described
     with open_video(EXCERPT) as video:
         assert (video.width, video.height, video.has_audio) == (640, 360, True)
-        assert sum(1 for _ in video) == 112 and not video.truncated
+        assert sum(1 for _ in video) == 112 and video.problem is None

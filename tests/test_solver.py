@@ -21,7 +21,7 @@ from tracker.solver.levenberg_marquardt import (
     total_cost,
 )
 from tracker.solver.normal_equations import NormalEquations
-from tracker.solver.robust import GemanMcClure, Huber
+from tracker.solver.robust import GemanMcClure
 
 
 def double(*shape: int, seed: int = 0) -> Tensor:
@@ -108,8 +108,7 @@ def test_coupled_limit_frees_the_other_variable():
     assert found.values["v"][0, 1].item() == pytest.approx(2 / 1.01, rel=1e-4)
 
 
-@pytest.mark.parametrize("kernel", [Huber(0.5), GemanMcClure(0.5)])
-def test_robust_kernel_resists_outliers_where_squares_do_not(kernel):
+def test_robust_kernel_resists_outliers_where_squares_do_not():
     x = torch.linspace(-1, 1, 40, dtype=torch.float64)[None]
     y = 2 * x + 0.5
     y[0, ::8] += 4
@@ -117,13 +116,13 @@ def test_robust_kernel_resists_outliers_where_squares_do_not(kernel):
     variables = [Variable("slope"), Variable("offset", shared=True)]
     config = SolverConfig(max_iterations=60, relative_tolerance=1e-12)
     plain = solve([Term("line", Line(x, y))], variables, start, config).values["offset"].item()
-    robust = solve([Term("line", Line(x, y), kernel)], variables, start, config).values["offset"].item()
+    robust = solve([Term("line", Line(x, y), GemanMcClure(0.5))], variables, start, config).values["offset"].item()
     assert abs(plain - 0.5) > 0.4
     assert abs(robust - 0.5) < 0.15
 
 
-@pytest.mark.parametrize("kernel", [Huber(0.7), GemanMcClure(0.7)])
-def test_kernel_weight_is_the_derivative_of_rho(kernel):
+def test_kernel_weight_is_the_derivative_of_rho():
+    kernel = GemanMcClure(0.7)
     s = torch.linspace(0.01, 4, 50, dtype=torch.float64)
     numeric = (kernel.rho(s + 1e-6) - kernel.rho(s - 1e-6)) / 2e-6
     assert torch.allclose(kernel.weight(s), numeric, atol=1e-6)
@@ -168,7 +167,7 @@ def test_a_trial_waits_for_one_number(monkeypatch):
         monkeypatch.setattr(Tensor, name, lambda self, *a, _original=original, _name=name: (reads.append(_name), _original(self, *a))[1])
     data = double(12, 2)
     terms = [
-        Term("data", PriorResidual("v", 0.5, data), Huber(1.0)),
+        Term("data", PriorResidual("v", 0.5, data), GemanMcClure(1.0)),
         Term("smooth", SmoothnessResidual("v", 2.0, torch.full((12,), 0.04, dtype=torch.float64))),
         Term("offset", PriorResidual("s", 0.5, 1.0)),
     ]

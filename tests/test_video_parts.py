@@ -10,6 +10,7 @@ from PIL import Image
 from tracker.errors import UserError
 from tracker.video import open_video
 from tracker.video.container import ContainerFile
+from tracker.video.reader import VideoPart, VideoSource
 
 RNG = np.random.default_rng(3)
 STAMPS = {
@@ -75,7 +76,7 @@ def test_how_many_frames_a_part_is_said_to_have(tmp_path):
     for arguments in ({"start": 0.4}, {"end": 0.39}, {"start": 0.41, "end": 1.0}, {"start": 1.0, "end": 9.0}, {"start": 0.4, "max_frames": 3}):
         frames, video = read_all(path, **arguments)
         assert video.frame_count == len(frames)
-        with video.reopen() as again:
+        with VideoSource(path, VideoPart(**arguments)).open() as again:
             assert [f.timestamp for f in again] == [f.timestamp for f in frames]
 
 

@@ -23,9 +23,6 @@ from tracker.rotations import left_jacobian
 POSE_JOINTS = {"rotation": (0,), "neck_pose": (1,), "jaw_pose": (2,), "eyes_pose": (3, 4)}
 """Pose parameter -> the joints that its groups of three numbers turn."""
 
-HEAD_PARAMETERS = ("rotation", "translation", "neck_pose", "jaw_pose", "eyes_pose", "expr", "shape")
-"""Parameters that move the head's points, named as in VHAP's files."""
-
 
 @dataclass(frozen=True)
 class HeadPoints:

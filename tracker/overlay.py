@@ -44,6 +44,11 @@ class OverlaySettings(Settings):
     opacity: float = Field(0.75, ge=0, le=1)
     max_side: int = Field(960, ge=2, le=4096)
 
+    def panel(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height in which a picture of that size is shown, pixels: its own, or smaller."""
+        scale = min(1.0, self.max_side / max(width, height))
+        return max(round(width * scale), 2), max(round(height * scale), 2)
+
 
 def write_overlay(
     path: Path,
@@ -62,8 +67,7 @@ def write_overlay(
     alone. The sound goes along. ``device`` is where the head is posed and drawn; there must be a renderer for it.
     """
     height, width = (int(x) for x in track.image_size)
-    scale = min(1.0, settings.max_side / max(width, height))
-    size = (max(round(width * scale), 2), max(round(height * scale), 2))
+    size = settings.panel(width, height)
     painter = painter_for(asset, track, size, settings.opacity, texture, device)
     panels = 2 if texture is None else 3
     begin = float(track.timestamps[0])
@@ -75,7 +79,7 @@ def write_overlay(
     ):
         shown = zip(at_times(frames, track.timestamps), vertices_on_device(track, asset, device), track.valid, strict=True)
         for number, (frame, vertices, valid) in enumerate(shown, 1):
-            image = frame.image if scale == 1 else cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
+            image = frame.image if size == (width, height) else cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
             drawn = painter.pictures(image, vertices) if valid else [image] * (panels - 1)
             writer.write(np.concatenate([image, *drawn], axis=1), frame.timestamp - begin)
             progress("overlay", number, track.n_frames)

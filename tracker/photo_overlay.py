@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 
 from flame_assets.asset import HeadAsset
 from tracker.errors import UserError
+from tracker.export.texture_png import write_picture
 from tracker.head_track import HeadTrack
 from tracker.overlay import OverlaySettings, painter_for
 from tracker.progress import Progress, silent
@@ -36,7 +37,7 @@ def write_photo_overlays(
     head is shown as it is. ``device`` is where the head is posed and drawn; there must be a renderer for it.
 
     Raises:
-        UserError: a photo cannot be read any more, or a picture not be written.
+        UserError: a photo cannot be read any more.
     """
     assert track.photos is not None
     with source.open() as opened:
@@ -47,8 +48,7 @@ def write_photo_overlays(
     for number, vertices in enumerate(vertices_on_device(track, asset, device)):
         photo = track.in_photo(number)
         height, width = (int(n) for n in photo.image_size)
-        scale = min(1.0, settings.max_side / max(width, height))
-        size = (max(round(width * scale), 2), max(round(height * scale), 2))
+        size = settings.panel(width, height)
         image = read_image(paths[str(track.photos.names[number])])
         if image.shape[:2] != (height, width):
             raise UserError(f"{paths[str(track.photos.names[number])]}: was changed during the run; run again")
@@ -56,13 +56,8 @@ def write_photo_overlays(
         drawn = [image] * (panels - 1)
         if track.valid[number]:
             drawn = painter_for(asset, photo, size, settings.opacity, texture, device).pictures(image, vertices)
-        shown = np.concatenate([image, *drawn], axis=1)
-        path = folder / next(names)
-        # OpenCV cannot write under every name that a file system allows
-        done, content = cv2.imencode(".png", np.ascontiguousarray(shown[..., ::-1]))
-        if not done:
-            raise UserError(f"{path}: cannot be written as PNG; report it")
-        path.write_bytes(content.tobytes())
+        # not by OpenCV, which cannot write under every name that a file system allows
+        write_picture(folder / next(names), np.concatenate([image, *drawn], axis=1))
         progress("overlay", number + 1, track.n_frames)
 
 

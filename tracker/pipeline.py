@@ -234,7 +234,7 @@ def _prepare(
     A cube that is not known to be the head's own is measured on some frames of the clip, which are looked at for this alone.
     """
     settings = request.settings
-    with _user_errors():
+    with user_errors():
         asset = loaded.head(request.head)
         if DENSE not in settings.reads:
             return asset, None, ()
@@ -276,7 +276,7 @@ def speaks_of(network: str, head: Path | None, asset: HeadAsset, loaded: Loaded 
 
 
 @contextmanager
-def _user_errors() -> Iterator[None]:
+def user_errors() -> Iterator[None]:
     """What is wrong with a head or a network is the user's to know."""
     try:
         yield

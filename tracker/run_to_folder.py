@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flame_assets.asset import AssetError, HeadAsset
-from flame_assets.load import load_head
 from tracker.errors import UserError
 from tracker.export import EXPORTERS, check_formats, export, formats_of_run, parse_formats
 from tracker.loaded import Loaded
@@ -16,7 +14,7 @@ from tracker.observe.observations import frames_left
 from tracker.observe.reading import PICTURES
 from tracker.overlay import write_overlay
 from tracker.photo_overlay import write_photo_overlays
-from tracker.pipeline import OBSERVATIONS, Request, run
+from tracker.pipeline import OBSERVATIONS, Request, run, user_errors
 from tracker.progress import Progress, Say, StageClock, say_nothing, silent
 from tracker.result import TrackResult
 from tracker.run_report import RunReport, peak_memory_mb
@@ -52,9 +50,13 @@ def track_to_folder(
         UserError: anything about the input, the options or the machine that stands in the way. Nothing is written then.
         Interrupted: see :func:`tracker.workspace.result_folder`.
     """
-    clock = StageClock()
+    clock, loaded = StageClock(), loaded or Loaded()
     if formats:  # a format that cannot hold the head must not cost the user the whole run
-        check_formats(formats, _head(request) if any(EXPORTERS[f].refuses for f in parse_formats(formats)) else None, PICTURES in request.settings.reads)
+        head = None
+        if any(EXPORTERS[f].refuses for f in parse_formats(formats)):
+            with user_errors():
+                head = loaded.head(request.head)
+        check_formats(formats, head, PICTURES in request.settings.reads)
     name = name or request.video.resolve().stem or "video"
     video = video_identity(request.video)
     if not restart:
@@ -74,13 +76,6 @@ def track_to_folder(
         report = report_of(result, out / name, (*dict.fromkeys(files), SUMMARY), clock, video, asked_for(request, formats, overlay))
         (staging / SUMMARY).write_text(json.dumps(report.json(), indent=2) + "\n", encoding="utf-8")
     return report
-
-
-def _head(request: Request) -> HeadAsset:
-    try:
-        return load_head(request.head)
-    except AssetError as error:
-        raise UserError(str(error)) from error
 
 
 def _draw(request: Request, result: TrackResult, folder: Path, progress: Progress) -> str:

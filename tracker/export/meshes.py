@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from flame_assets.asset import HeadAsset
 from flame_assets.atomic_files import atomic_folder
-from tracker.export.registry import ExportJob, export
-from tracker.head_track import HeadTrack
+from tracker.export.registry import ExportJob
 from tracker.track_vertices import track_vertices
 
 FOLDER = "meshes"
@@ -31,8 +29,3 @@ def write_sequence(job: ExportJob, ending: str, write_frame: FrameWriter) -> lis
             write_frame(temporary / f"{number:05d}.{ending}", vertices)
             job.written(number + 1)
     return [f"{FOLDER}/"]
-
-
-def write_mesh_sequence(folder: Path, track: HeadTrack, asset: HeadAsset, file_format: str) -> None:
-    """Write a sequence into ``folder``, which must be called ``meshes``; :func:`tracker.export.export` does the same."""
-    export(track, asset, file_format, Path(folder).parent)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 
@@ -21,20 +20,6 @@ class Kernel(Protocol):
     def weight(self, squared: Tensor) -> Tensor:
         """ρ'(s), in [0, 1]."""
         ...
-
-
-@dataclass(frozen=True)
-class Huber:
-    """Squares up to ``scale``, linear beyond: outliers keep a constant pull."""
-
-    scale: float
-
-    def rho(self, squared: Tensor) -> Tensor:
-        bound = self.scale**2
-        return torch.where(squared <= bound, squared, 2 * self.scale * squared.clamp_min(bound).sqrt() - bound)
-
-    def weight(self, squared: Tensor) -> Tensor:
-        return self.scale / squared.sqrt().clamp_min(self.scale)
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,8 @@ class VideoReader:
         start_time: container time in seconds of the frame with timestamp 0, delivered or not, for aligning the sound.
         lens: what the file says of the focal length, or None.
         photos: where the photos lie on the canvas, one a second, when the source is a folder of photos; otherwise empty.
-        truncated: True once decoding met the end before the end that the file states, or damage on the way.
-        problem: what ``truncated`` is about, as a clause for a message, else None.
+        problem: damage on the way, or an end before the one that the file states, as a clause for a message; None so far.
+        source: what is decoded.
     """
 
     def __init__(self, path: Path, source: FrameSource, part: VideoPart) -> None:
@@ -121,7 +121,7 @@ class VideoReader:
         self.lens = source.lens
         self.photos = source.photos if isinstance(source, PhotoFolder) else ()
         self.frame_count = part.frame_count(source)
-        self._source = self.source = source
+        self.source = source
         self._part = part
         self._queue: queue.Queue[Frame | BaseException | None] = queue.Queue(READ_AHEAD)
         self._closed = threading.Event()
@@ -131,23 +131,11 @@ class VideoReader:
     @property
     def problem(self) -> str | None:
         """What disturbed decoding so far."""
-        return self._source.problem
-
-    @property
-    def truncated(self) -> bool:
-        """Whether decoding met damage or an early end."""
-        return self.problem is not None
+        return self.source.problem
 
     def photo_at(self, timestamp: float) -> Photo | None:
         """The photo that is shown then; None in a video."""
         return self.photos[round(timestamp * self.frame_rate)] if self.photos else None
-
-    def reopen(self) -> VideoReader:
-        """A fresh reader of the same frames, from the first one on."""
-        part = self._part
-        if isinstance(self._source, PhotoFolder):
-            return VideoReader(self.path, PhotoFolder(self.path, self._source.options), part)
-        return open_video(self.path, part.max_frames, part.frame_rate, part.start, part.end)
 
     def __iter__(self) -> Iterator[Frame]:
         return self
@@ -169,7 +157,7 @@ class VideoReader:
     def _decode_ahead(self) -> None:
         last_item: BaseException | None = None
         try:
-            for index, (timestamp, image) in enumerate(self._part.pictures(self._source, self.path)):
+            for index, (timestamp, image) in enumerate(self._part.pictures(self.source, self.path)):
                 if not self._put(Frame(index, timestamp, image)):
                     return
         except BaseException as error:  # handed to the consumer's thread, where it can be caught
@@ -192,7 +180,7 @@ class VideoReader:
         self._closed.set()
         if self._thread is not None:
             self._thread.join()
-        self._source.close()
+        self.source.close()
 
     def __enter__(self) -> VideoReader:
         return self
