@@ -70,11 +70,8 @@ class SmallScene:
 
     def read(self, head: FitHead) -> ObservationReader:
         """What a run would read, on the head's device."""
-        model = head.model
         assert head.dense is not None
-        return ObservationReader(
-            self.observations, head.dense.sites, model.expression_names, self.settings.observe, model.dtype, model.device
-        )
+        return ObservationReader.of(self.observations, head.model, head.dense.sites)
 
     def batch(self, head: FitHead) -> FrameBatch:
         """All of it."""

@@ -82,10 +82,8 @@ def prepare(video: Path, asset: HeadAsset, max_frames: int) -> Prepared:
         head = head_for(asset, settings, observations)
         assert head.dense is not None
         camera = focal_prior(observations.facts.width, observations.facts.height)
-        frames, model = torch.as_tensor(np.flatnonzero(observations.found)), head.model
-        read = ObservationReader(
-            observations, head.dense.sites, model.expression_names, observations.settings, model.dtype, model.device
-        )
+        frames = torch.as_tensor(np.flatnonzero(observations.found))
+        read = ObservationReader.of(observations, head.model, head.dense.sites)
         shared = fit_shared(head, frames, read, camera, settings)
         batch = read(frames)
     return Prepared(head.with_identity(shared.identity), batch, shared, camera, settings)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from tracker.head_model import HeadModel
 from tracker.observe.embedding_store import EmbeddingRecord
 from tracker.observe.frame_batch import DenseBatch, FrameBatch, PictureBatch
 from tracker.observe.observations import Observations
@@ -45,6 +46,13 @@ class ObservationReader:
     settings: ObserveSettings
     dtype: torch.dtype
     device: torch.device
+
+    @staticmethod
+    def of(observations: Observations, model: HeadModel, sites: DenseSites | None) -> ObservationReader:
+        """For a head, on its device, as the observations' own settings say."""
+        return ObservationReader(
+            observations, sites, model.expression_names, observations.settings, model.dtype, model.device
+        )
 
     def __call__(self, frames: torch.Tensor, reads: frozenset[str] = EVERYTHING) -> FrameBatch:
         """What is known of some frames, given by number: landmarks, and of :data:`EVERYTHING` what is asked for."""

@@ -61,7 +61,7 @@ def calibrate(
     head = FitHead.build(asset, device)
     sites = spread_sites(asset, observations.settings.sites)
     model = head.model
-    read = ObservationReader(observations, sites, model.expression_names, observations.settings, model.dtype, model.device)
+    read = ObservationReader.of(observations, model, sites)
     fit = fit_shared(head, torch.as_tensor(offered), read, camera, blind)
     seen = read(fit.keyframes, frozenset({DENSE})).dense
     return None if seen is None else measure(asset, model, seen, fit.solution.values, camera.principal_point)

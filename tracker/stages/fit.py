@@ -100,9 +100,8 @@ def fit(
             f"40 pixels and not turned away{''.join(f'. Besides, {note}' for note in facts.notes)}"
         )
     head = head_for(asset, settings, observations, device)
-    model = head.model
     sites = None if head.dense is None else head.dense.sites
-    read = ObservationReader(observations, sites, model.expression_names, observations.settings, model.dtype, model.device)
+    read = ObservationReader.of(observations, head.model, sites)
     offered = tracked[:: math.ceil(len(tracked) / _KEYFRAME_CANDIDATES)]
     with clock.stage("keyframes"):
         shared = fit_shared(head, torch.as_tensor(offered), read, camera, settings)

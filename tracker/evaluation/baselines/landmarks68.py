@@ -62,10 +62,8 @@ class Landmarks68Adam:
             if not len(frames):
                 raise UserError(f"{video}: no face was found")
             camera = focal_prior(observations.facts.width, observations.facts.height)
-            model = head.model
-            # without names no expression is guessed from the detector's scores
-            read = ObservationReader(observations, None, (), observations.settings, model.dtype, model.device)
-            batch = read(torch.as_tensor(frames))
+            batch = ObservationReader.of(observations, head.model, None)(torch.as_tensor(frames))
+            batch = replace(batch, expression_guess=None)  # expressions do not start from the detector's scores
             poses = first_poses(head, batch, camera.focal_px, camera.principal_point)
             chosen = spread_frames(poses.rotation / 0.3, self.keyframes)
             with clock.stage("keyframes"):
