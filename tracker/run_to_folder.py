@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tracker.camera import Camera
 from tracker.errors import UserError
 from tracker.export import EXPORTERS, check_formats, export, formats_of_run, parse_formats
 from tracker.loaded import Loaded
@@ -14,7 +15,7 @@ from tracker.observe.observations import frames_left
 from tracker.observe.reading import PICTURES
 from tracker.overlay import write_overlay
 from tracker.photo_overlay import write_photo_overlays
-from tracker.pipeline import OBSERVATIONS, Request, run, user_errors
+from tracker.pipeline import OBSERVATIONS, Request, camera_of, run, user_errors
 from tracker.progress import Progress, Say, StageClock, say_nothing, silent
 from tracker.result import TrackResult
 from tracker.run_report import RunReport, peak_memory_mb
@@ -51,12 +52,7 @@ def track_to_folder(
         Interrupted: see :func:`tracker.workspace.result_folder`.
     """
     clock, loaded = StageClock(), loaded or Loaded()
-    if formats:  # a format that cannot hold the head must not cost the user the whole run
-        head = None
-        if any(EXPORTERS[f].refuses for f in parse_formats(formats)):
-            with user_errors():
-                head = loaded.head(request.head)
-        check_formats(formats, head, PICTURES in request.settings.reads)
+    _check_formats(formats, request, loaded)
     name = name or request.video.resolve().stem or "video"
     video = video_identity(request.video)
     if not restart:
@@ -76,6 +72,27 @@ def track_to_folder(
         report = report_of(result, out / name, (*dict.fromkeys(files), SUMMARY), clock, video, asked_for(request, formats, overlay))
         (staging / SUMMARY).write_text(json.dumps(report.json(), indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _check_formats(formats: Sequence[str], request: Request, loaded: Loaded) -> None:
+    """A format that cannot hold the head or the camera must not cost the user the whole run.
+
+    Raises:
+        UserError: there is one.
+    """
+    if not formats:
+        return
+    wanted = [EXPORTERS[name] for name in parse_formats(formats)]
+    head = camera = None
+    if any(format.refuses for format in wanted):
+        with user_errors():
+            head = loaded.head(request.head)
+    check_formats(formats, head, PICTURES in request.settings.reads)
+    if any(format.refuses_camera for format in wanted):
+        with request.source.open() as video:
+            known, _ = camera_of(video, request)
+            camera = Camera(known.focal_px, *known.principal_point, video.width, video.height)
+        check_formats(formats, camera=camera)
 
 
 def _draw(request: Request, result: TrackResult, folder: Path, progress: Progress) -> str:

@@ -12,7 +12,6 @@ from jaxtyping import Float, Float32
 from scipy.spatial.transform import Rotation
 
 from flame_assets.asset import HeadAsset, LandmarkEmbedding
-from tracker.errors import UserError
 from tracker.export.flame_params import FLAME_EXPRESSION, FLAME_IDENTITY, is_flame
 from tracker.head_model import HeadModel
 from tracker.head_track import HeadTrack
@@ -21,8 +20,6 @@ from tracker.track_vertices import posed_frames
 FLAME_VERTICES = 5023
 VHAP_VERTICES = 5143
 """FLAME's and the teeth that VHAP and GaussianAvatars add."""
-
-_CENTRED_PX = 0.05
 
 
 def refuses(head: HeadAsset) -> str | None:
@@ -40,21 +37,6 @@ def flame_shape(track: HeadTrack) -> Float32[np.ndarray, "300"]:
 def flame_expressions(track: HeadTrack) -> Float32[np.ndarray, "frames 100"]:
     """Expression coefficients, padded likewise."""
     return _padded(track.expr, FLAME_EXPRESSION)
-
-
-def check_centred(track: HeadTrack, name: str) -> None:
-    """Refuse a principal point that a format cannot hold.
-
-    Raises:
-        UserError: it is not in the middle of the picture.
-    """
-    x, y = (float(c) for c in track.principal_point)
-    height, width = (int(n) for n in track.image_size)
-    if max(abs(x - width / 2), abs(y - height / 2)) > _CENTRED_PX:
-        raise UserError(
-            f"format {name}: it puts the principal point in the middle of the picture, ({width / 2:g}, {height / 2:g}), and this track has "
-            f"({x:g}, {y:g}); leave the format out, or track without --intrinsics"
-        )
 
 
 def joint_motion(track: HeadTrack, head: HeadAsset) -> tuple[Float[np.ndarray, "frames 5 3 3"], Float[np.ndarray, "frames 5 3"]]:

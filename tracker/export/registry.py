@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # names and descriptions must not cost the import of numpy an
     from jaxtyping import UInt8
 
     from flame_assets.asset import HeadAsset
+    from tracker.camera import Camera
     from tracker.head_track import HeadTrack
     from tracker.video.reader import VideoSource
 
@@ -62,6 +63,7 @@ class Exporter:
         library: ``module:package`` that it is made with, when a plain installation lacks that one.
         refuses: ``module:function``, of a head to the reason why the format cannot hold it, None for heads that it can; empty
             for formats that hold every head.
+        refuses_camera: the same of a :class:`tracker.camera.Camera`; empty for formats that hold every camera, or none.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Exporter:
     needs_video: bool = False
     library: str = ""
     refuses: str = ""
+    refuses_camera: str = ""
 
     @property
     def missing(self) -> str | None:
@@ -121,7 +124,7 @@ EXPORTERS: dict[str, Exporter] = {
         ),
         Exporter(
             "vhap", "tracked_flame_params_30.npz", "FLAME parameters as VHAP saves and loads them", "tracker.export.vhap:export",
-            refuses=_ONLY_FLAME,
+            refuses=_ONLY_FLAME, refuses_camera="tracker.export.vhap:refuses_camera",
         ),
         Exporter(
             "metrical-tracker", "metrical_tracker/checkpoint/00000.frame …", "FLAME parameters and a moving camera, as metrical-tracker saves them",
@@ -171,11 +174,11 @@ def export(
 
     Raises:
         UserError: an unknown format, one whose library is not installed, another head than the track's, a format that cannot hold
-            this head or needs a texture or a video where there is none, or a folder that cannot be written.
+            this head or this camera, or needs a texture or a video where there is none, or a folder that cannot be written.
     """
     from tracker.track_vertices import check_head
 
-    exporters = check_formats(formats, head, texture is not None, source is not None)
+    exporters = check_formats(formats, head, texture is not None, source is not None, track.camera)
     check_head(track, head)
     folder, names = Path(folder), []
     try:
@@ -189,7 +192,9 @@ def export(
     return list(dict.fromkeys(names))
 
 
-def check_formats(formats: str | Iterable[str], head: HeadAsset | None = None, textured: bool = True, filmed: bool = True) -> list[Exporter]:
+def check_formats(
+    formats: str | Iterable[str], head: HeadAsset | None = None, textured: bool = True, filmed: bool = True, camera: Camera | None = None
+) -> list[Exporter]:
     """The named formats in the registry's order, each once.
 
     Args:
@@ -197,6 +202,7 @@ def check_formats(formats: str | Iterable[str], head: HeadAsset | None = None, t
         head: to be held by all of them; not checked when None.
         textured: whether there is, or will be, a texture.
         filmed: whether the video is at hand.
+        camera: the track's, or what is known of it before there is a track; not checked when None.
 
     Raises:
         UserError: as for :func:`export`.
@@ -213,6 +219,9 @@ def check_formats(formats: str | Iterable[str], head: HeadAsset | None = None, t
         reason = _imported(exporter.refuses)(head) if exporter.refuses and head is not None else None
         if reason:
             raise UserError(f"format {exporter.name}: it cannot hold the head {head.name!r}: {reason}; leave the format out")
+        reason = _imported(exporter.refuses_camera)(camera) if exporter.refuses_camera and camera is not None else None
+        if reason:
+            raise UserError(f"format {exporter.name}: it cannot hold the camera: {reason}; leave the format out, or track without --intrinsics")
     return chosen
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from flame_assets.stable_npz import write_stable_npz
-from tracker.export.flame_layout import VHAP_VERTICES, check_centred, flame_expressions, flame_shape
+from tracker.camera import Camera
+from tracker.export.flame_layout import VHAP_VERTICES, flame_expressions, flame_shape
 from tracker.export.registry import ExportJob
 from tracker.head_track import POSE_SIZES
 
@@ -17,16 +18,23 @@ FILE_NAME = "tracked_flame_params_30.npz"
 """VHAP wants the number of an epoch in the name; 30 is where its own runs end."""
 
 _TEXTURE_SIDE = 2048
+_CENTRED_PX = 0.05
+
+
+def refuses_camera(camera: Camera) -> str | None:
+    """Why a camera has no place in the file: its principal point is not the middle of the picture."""
+    middle = (camera.width / 2, camera.height / 2)
+    if max(abs(camera.cx - middle[0]), abs(camera.cy - middle[1])) <= _CENTRED_PX:
+        return None
+    return (
+        f"the format puts the principal point in the middle of the picture, ({middle[0]:g}, {middle[1]:g}), and this one's is "
+        f"({camera.cx:g}, {camera.cy:g})"
+    )
 
 
 def export(job: ExportJob) -> list[str]:
-    """Write ``tracked_flame_params_30.npz``.
-
-    Raises:
-        UserError: the track's principal point is not the middle of the picture.
-    """
+    """Write ``tracked_flame_params_30.npz``."""
     track = job.track
-    check_centred(track, "vhap")
     lights = np.zeros((9, 3), np.float32)
     lights[0] = np.sqrt(4 * np.pi)  # the constant harmonic is 1 / sqrt(4 π): every direction is as bright as the texture
     arrays = {name: getattr(track, name).astype(np.float32) for name in POSE_SIZES}
