@@ -18,6 +18,8 @@ from tracker.observe.held_frames import HeldFrames, Look, LookedAt
 from tracker.observe.look_store import LookState
 from tracker.observe.observations import Observations, VideoFacts
 from tracker.observe.observe_settings import ObserveSettings
+from tracker.observe.shots import CutFinder, uncut
+from tracker.observe.skin_colour import skin_colour
 from tracker.progress import Progress, StageClock, silent
 from tracker.video.frame import Frame
 from tracker.video.photos import Photo
@@ -90,7 +92,8 @@ def _look(
     clock: StageClock,
 ) -> None:
     total = None if video.frame_count is None else math.ceil(video.frame_count / every)
-    frames = islice(video, 0, None, every)
+    # frames far apart, and photos, are no shots
+    frames = (uncut if every > 1 or video.photos else CutFinder(video.frame_rate))(islice(video, 0, None, every))
     looker = None if embedder is None else _Looker(embedder, observations.settings.stride, unrelated=bool(video.photos))
     size = 1 if looker is None else looker.group
     # groups of the same frames as in one go: a network may round otherwise in a batch of another size
@@ -106,7 +109,7 @@ def _look(
             with clock.stage("landmarks"):
                 group = list(islice(frames, size))
                 # in frames that are known, too: what the detector carries from one to the next cannot be had otherwise
-                detections = [_detected(detector, frame, video.photo_at(frame.timestamp)) for frame in group]
+                detections = [_detected(detector, frame, cut, video.photo_at(frame.timestamp)) for frame, cut in group]
             if not group:
                 break
             seen += len(group)
@@ -114,32 +117,41 @@ def _look(
                 progress(name, seen, total)
                 continue
             if looker is None:
-                done = [LookedAt(f.timestamp, None, Look(None, d, LookState())) for f, d in zip(group, detections, strict=True)]
+                done = [LookedAt(f.timestamp, f.image, Look(None, d, LookState()), cut) for (f, cut), d in zip(group, detections, strict=True)]
             else:
                 with clock.stage("network"):
                     done = _looked_at(group, detections, looker, held)
             for frame in done:
-                observations.add(frame.timestamp, frame.look.detection, frame.look.record, frame.image if pictures else None, frame.look.state)
+                _add(observations, frame, pictures)
             progress(name, seen, total)
     for frame in held.rest():
-        observations.add(frame.timestamp, None, None, None, frame.look.state)
+        _add(observations, frame, pictures)
+
+
+def _add(observations: Observations, frame: LookedAt, pictures: bool) -> None:
+    """Note what was seen of a frame."""
+    look, image = frame.look, frame.image
+    skin = None if image is None else skin_colour(image, look.detection)
+    observations.add(frame.timestamp, look.detection, look.record, image if pictures else None, look.state, frame.cut, skin)
 
 
 def _looked_at(
-    frames: Sequence[Frame], detections: Sequence[Detection | None], looker: _Looker, held: HeldFrames
+    frames: Sequence[tuple[Frame, bool]], detections: Sequence[Detection | None], looker: _Looker, held: HeldFrames
 ) -> list[LookedAt]:
-    """Look at frames; gives those that are done with, which may be others."""
-    looks = looker([frame.image for frame in frames], detections)
+    """Look at frames, each with whether it begins a shot; gives those that are done with, which may be others."""
+    looks = looker([frame.image for frame, _ in frames], detections, [cut for _, cut in frames])
     if looker.unrelated:
-        return [LookedAt(f.timestamp, f.image, look) for f, look in zip(frames, looks, strict=True)]
-    return [done for frame, look in zip(frames, looks, strict=True) for done in held.add(frame.timestamp, frame.image, look)]
+        return [LookedAt(f.timestamp, f.image, look) for (f, _), look in zip(frames, looks, strict=True)]
+    return [done for (f, cut), look in zip(frames, looks, strict=True) for done in held.add(f.timestamp, f.image, look, cut)]
 
 
-def _detected(detector: FaceLandmarker, frame: Frame, photo: Photo | None) -> Detection | None:
-    """Landmarks of a frame; of a photo, those in the part of the canvas that it covers, whatever the one before showed."""
+def _detected(detector: FaceLandmarker, frame: Frame, cut: bool, photo: Photo | None) -> Detection | None:
+    """Landmarks of a frame; of a photo, those in the part of the canvas that it covers. Of photos and of frames that begin a shot,
+    whatever the one before showed."""
+    if cut or photo is not None:
+        detector.forget()
     if photo is None:
         return detector.detect(frame.image, frame.timestamp)
-    detector.forget()
     left, top, right, bottom = photo.box
     found = detector.detect(frame.image[top:bottom, left:right], frame.timestamp)
     return None if found is None else replace(found, points=found.points + np.array([left, top], np.float32))
@@ -177,28 +189,31 @@ class _Looker:
         self._embedder.place, self._since = (state.crop, state.misses), state.since
         self._gap, self._wait = state.gap, state.wait
 
-    def __call__(self, images: Sequence[np.ndarray], detections: Sequence[Detection | None]) -> list[Look]:
-        """Look at consecutive RGB frames."""
+    def __call__(
+        self, images: Sequence[np.ndarray], detections: Sequence[Detection | None], cuts: Sequence[bool] | None = None
+    ) -> list[Look]:
+        """Look at consecutive RGB frames; ``cuts`` says which of them begin a shot, none when it is None."""
+        cuts = cuts or [False] * len(images)
         ahead: Sequence[EmbeddingRecord | None] = [None] * len(images)
         if self.group > 1:
-            ahead = self._embedder.look_ahead(images, self._expected(detections))
-        return [Look(*self._look(*frame), self.state) for frame in zip(images, detections, ahead, strict=True)]
+            ahead = self._embedder.look_ahead(images, self._expected(detections, cuts))
+        return [Look(*self._look(*frame), self.state) for frame in zip(images, detections, ahead, cuts, strict=True)]
 
-    def _expected(self, detections: Sequence[Detection | None]) -> list[Detection | None]:
+    def _expected(self, detections: Sequence[Detection | None], cuts: Sequence[bool]) -> list[Detection | None]:
         """Those at which the network will look if it contradicts none of them."""
         since, due = self._since, []
-        for detection in detections:
-            since += 1
+        for detection, cut in zip(detections, cuts, strict=True):
+            since = self._stride if cut else since + 1
             looks = detection is not None and since >= self._stride
             due.append(detection if looks else None)
             since = 0 if looks else since
         return due
 
     def _look(
-        self, image: np.ndarray, detection: Detection | None, ahead: EmbeddingRecord | None
+        self, image: np.ndarray, detection: Detection | None, ahead: EmbeddingRecord | None, cut: bool
     ) -> tuple[EmbeddingRecord | None, Detection | None]:
-        self._since += 1
-        if self.unrelated:
+        self._since = self._stride if cut else self._since + 1
+        if self.unrelated or cut:
             self._embedder.forget()
             self._gap = self._wait = 0
         if detection is not None and self._since < self._stride:

@@ -43,11 +43,12 @@ class Look:
 @dataclass(frozen=True)
 class LookedAt:
     """A frame that nothing more will be learnt about: its time in seconds, the RGB picture (None where there is no record that it
-    could belong to), what was seen."""
+    could belong to), what was seen, and whether it begins a shot."""
 
     timestamp: float
     image: UInt8[np.ndarray, "h w 3"] | None
     look: Look
+    cut: bool = False
 
 
 LookBack = Callable[[HeadCrop, Iterable[UInt8[np.ndarray, "h w 3"]]], Sequence[EmbeddingRecord | None]]
@@ -64,19 +65,21 @@ class HeldFrames:
 
     def __init__(self, look_back: LookBack, most_frames: int = MOST_FRAMES, most_bytes: int = MOST_BYTES) -> None:
         self._look_back, self._most_frames, self._most_bytes = look_back, most_frames, most_bytes
-        self._held: deque[tuple[float, np.ndarray, Look]] = deque()
+        self._held: deque[tuple[float, np.ndarray, Look, bool]] = deque()
         self._bytes = 0
 
-    def add(self, timestamp: float, image: UInt8[np.ndarray, "h w 3"], look: Look) -> Iterator[LookedAt]:
-        """Take the next frame; gives those that are done with."""
+    def add(self, timestamp: float, image: UInt8[np.ndarray, "h w 3"], look: Look, cut: bool = False) -> Iterator[LookedAt]:
+        """Take the next frame; gives those that are done with. One that begins a shot tells nothing of those before."""
+        if cut:
+            yield from self.rest()
         if look.sure:
             if self._held and look.state.crop is not None:
                 yield from self._looked_back(look.state.crop)
             yield from self.rest()
-            yield LookedAt(timestamp, image, look)
+            yield LookedAt(timestamp, image, look, cut)
             return
         _, code = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-        self._held.append((timestamp, code, look))
+        self._held.append((timestamp, code, look, cut))
         self._bytes += code.nbytes
         while len(self._held) > self._most_frames or self._bytes > self._most_bytes:
             yield self._oldest()
@@ -87,16 +90,16 @@ class HeldFrames:
             yield self._oldest()
 
     def _oldest(self) -> LookedAt:
-        timestamp, code, look = self._held.popleft()
+        timestamp, code, look, cut = self._held.popleft()
         self._bytes -= code.nbytes
-        return LookedAt(timestamp, None, look)
+        return LookedAt(timestamp, None, look, cut)
 
     def _looked_back(self, crop: HeadCrop) -> Iterator[LookedAt]:
-        records = self._look_back(crop, (_decoded(code) for _, code, _ in reversed(self._held)))
+        records = self._look_back(crop, (_decoded(code) for _, code, *_ in reversed(self._held)))
         for record in reversed([*records, *[None] * (len(self._held) - len(records))]):
-            _, code, look = self._held[0]
+            code = self._held[0][1]
             done = self._oldest()
-            yield done if record is None else LookedAt(done.timestamp, _decoded(code), replace(look, record=record))
+            yield done if record is None else replace(done, image=_decoded(code), look=replace(done.look, record=record))
 
 
 def _decoded(code: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Where a pass over the video stood after each frame, so that one that was stopped goes on as if it had not been."""
+"""Where a pass over the video stood after each frame, so that one that was stopped goes on as if it had not been; where the video is cut,
+and what colour the skin is."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from densemarks_model.crops import HeadCrop
 from tracker.observe.journal import Journal
@@ -21,6 +23,8 @@ _RECORD = np.dtype(
         ("since", "<i8"),
         ("gap", "<i8"),
         ("wait", "<i8"),
+        ("cut", "u1"),
+        ("skin", "<f4", (3,)),
     ]
 )
 
@@ -46,7 +50,7 @@ class LookState:
 class LookStore:
     """Append states frame by frame, with how much the other files of the folder held by then. Use it as a context manager.
 
-    A frame takes 85 bytes.
+    A frame takes 98 bytes.
 
     Args:
         folder: where the file goes; one that is there already is gone on with.
@@ -54,6 +58,7 @@ class LookStore:
 
     def __init__(self, folder: Path) -> None:
         self.journal = Journal(Path(folder) / "look.journal", _RECORD)
+        self._cuts: list[int] = np.flatnonzero(self.journal.table()["cut"]).tolist()
 
     def __enter__(self) -> LookStore:
         return self
@@ -64,9 +69,17 @@ class LookStore:
     def __len__(self) -> int:
         return len(self.journal)
 
-    def append(self, state: LookState, embeddings: int, pictures: int) -> None:
-        """Add the state after the next frame, and how many embeddings and pictures there are up to it."""
+    def append(
+        self, state: LookState, embeddings: int, pictures: int, cut: bool = False, skin: Float[np.ndarray, "3"] | None = None
+    ) -> None:
+        """Add the state after the next frame, how many embeddings and pictures there are up to it, whether the frame begins a shot,
+        and the skin's colour."""
         record = np.zeros((), _RECORD)
+        if cut:
+            record["cut"] = 1
+            self._cuts.append(len(self))
+        if skin is not None:
+            record["skin"] = skin
         record["embeddings"], record["pictures"] = embeddings, pictures
         if state.crop is not None:
             record["has_crop"], record["crop"] = 1, (*state.crop.center, state.crop.side, state.crop.roll)
@@ -80,6 +93,24 @@ class LookStore:
         x, y, side, roll = (float(v) for v in row["crop"])
         crop = HeadCrop(np.array([x, y]), side, roll) if row["has_crop"] else None
         return LookState(crop, *(int(row[name]) for name in ("misses", "since", "gap", "wait")))
+
+    def keep(self, frames: int) -> None:
+        """Forget the frames from number ``frames`` on."""
+        self.journal.keep(frames)
+        self._cuts = [frame for frame in self._cuts if frame < frames]
+
+    def sync(self) -> None:
+        """Put what was added on the disk."""
+        self.journal.sync()
+
+    def shots(self, frames: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
+        """Number of the shot, from 0, that each of some frames belongs to."""
+        return np.searchsorted(np.array(self._cuts, int), frames, side="right")
+
+    @property
+    def skin(self) -> Float[np.ndarray, "frames 3"]:
+        """The skin's RGB in every frame, grey levels of 255; zeros where no face was found."""
+        return np.array(self.journal.table()["skin"], float)
 
     def whole(self, embeddings: int, pictures: int) -> int:
         """For how many frames so many embeddings and pictures are all."""

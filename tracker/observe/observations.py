@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from types import TracebackType
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from flame_assets.atomic_files import atomic_file
 from tracker.errors import UserError
@@ -22,7 +22,7 @@ from tracker.observe.observe_settings import ObserveSettings
 from tracker.observe.picture_store import PictureStore
 
 _FACTS = "observations.json"
-_VERSION = 2
+_VERSION = 3
 _FILES = (_FACTS, "landmarks.journal", "embeddings.journal", "pictures.journal", "pictures.bin", "look.journal")
 
 
@@ -123,9 +123,11 @@ class Observations:
         embedding: EmbeddingRecord | None = None,
         picture: UInt8[np.ndarray, "h w 3"] | None = None,
         state: LookState = LookState(),
+        cut: bool = False,
+        skin: Float[np.ndarray, "3"] | None = None,
     ) -> None:
         """Add the next frame: its time in seconds, landmarks, what the network said, the RGB frame of which the network's
-        crop is to be kept, and where looking stands after it."""
+        crop is to be kept, where looking stands after it, whether it begins a shot, and the RGB of the face's skin."""
         frame = len(self)
         if embedding is not None:
             if picture is not None:
@@ -135,19 +137,19 @@ class Observations:
             self.embeddings.flush()
         self.landmarks.append(timestamp, detection)
         self.landmarks.flush()
-        self.look.append(state, len(self.embeddings), len(self.pictures))
+        self.look.append(state, len(self.embeddings), len(self.pictures), cut, skin)
         self.look.journal.flush()
 
     def keep(self, frames: int) -> None:
         """Forget everything of the frames from number ``frames`` on."""
-        for store in (self.landmarks, self.embeddings, self.pictures, self.look.journal):
+        for store in (self.landmarks, self.embeddings, self.pictures, self.look):
             store.keep(frames)
 
     def finish(self, notes: tuple[str, ...] = ()) -> None:
         """Note that the pass came to its end, and what the user should know of it."""
         self.facts = VideoFacts(self.facts.width, self.facts.height, self.facts.frame_rate, (*self.facts.notes, *notes))
         self.complete = True
-        for store in (self.landmarks, self.embeddings, self.pictures, self.look.journal):
+        for store in (self.landmarks, self.embeddings, self.pictures, self.look):
             store.sync()  # before the note that all is there
         self._write_facts()
 
@@ -160,6 +162,11 @@ class Observations:
     def seen(self) -> np.ndarray:
         """Numbers of the frames in which a head was seen, by landmarks or by the network."""
         return np.array([f for f in range(len(self)) if self.landmarks.has_face(f) or f in self.embeddings], int)
+
+    @property
+    def shots(self) -> Int[np.ndarray, "frames"]:
+        """Number of the shot that each frame belongs to, from 0."""
+        return self.look.shots(np.arange(len(self)))
 
     @property
     def confidence(self) -> Float[np.ndarray, "frames"]:

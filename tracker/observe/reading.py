@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from tracker.head_model import HeadModel
 from tracker.observe.embedding_store import EmbeddingRecord
 from tracker.observe.frame_batch import DenseBatch, FrameBatch, PictureBatch
+from tracker.observe.look_store import LookStore
 from tracker.observe.observations import Observations
 from tracker.observe.observe_settings import ObserveSettings
 from tracker.observe.pooling import PooledSites, pool
@@ -132,7 +134,7 @@ class ObservationReader:
         pooled = []
         for frame, points in zip(frames.tolist(), landmarks, strict=True):
             if frame not in by_frame:
-                ends = _ends(frame, neighbours)
+                ends = _ends(frame, neighbours, self.observations.look)
                 for end in ends:
                     if end not in by_frame:
                         by_frame[end] = pool(self.observations.embeddings.read(end), sites, trust)  # type: ignore[arg-type]
@@ -180,11 +182,12 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     return np.concatenate([linear, -(linear @ matrix[:, 2])[:, None]], axis=1)
 
 
-def _ends(frame: int, neighbours: dict[int, np.ndarray]) -> list[int]:
-    """The embedded frames just before and just after, as far as there are such."""
+def _ends(frame: int, neighbours: Iterable[int], look: LookStore) -> list[int]:
+    """The embedded frames just before and just after, as far as there are such in the frame's shot."""
     before = max((f for f in neighbours if f < frame), default=None)
     after = min((f for f in neighbours if f > frame), default=None)
-    return [f for f in (before, after) if f is not None]
+    shot, *shots = look.shots(np.array([frame, *(frame if f is None else f for f in (before, after))]))
+    return [f for f, other in zip((before, after), shots, strict=True) if f is not None and other == shot]
 
 
 def _carried(
