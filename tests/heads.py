@@ -14,6 +14,7 @@ import numpy as np
 from trimesh.creation import icosphere
 
 from flame_assets.asset import HeadAsset, LandmarkEmbedding
+from flame_assets.load import load_head
 
 EXPRESSIONS = ("jawOpen", "eyeBlinkLeft", "eyeBlinkRight", "mouthSmileLeft", "mouthSmileRight", "browInnerUp")
 
@@ -108,6 +109,43 @@ def flame_sized_head(seed: int = 0, vertices: int = 5023) -> HeadAsset:
         regions={name: longer(mask, value=False) for name, mask in head.regions.items()},
         canonical=np.concatenate([head.canonical, np.repeat(head.canonical[:1], more, 0)]),
     )
+
+
+def flame_like_head(seed: int = 0, scale: float = 1.0) -> HeadAsset:
+    """A head that stands for FLAME's: 5,023 vertices in an order of their own, no teeth and no tongue, numbered expressions of unit variance that
+    are known mixtures of ARKit's, another person for a mean, ``scale`` times as large and elsewhere. What the default head shows, it can show
+    exactly: vertex ``k`` of it is the default head's ``provenance["source_vertex"][k]`` (-1 for those that no triangle has).
+    """
+    head, rng = load_head(), np.random.default_rng(seed)
+    kept = np.flatnonzero(~(head.regions["teeth"] | head.regions["tongue"]))
+    order = rng.permutation(5023)
+    source = np.full(5023, -1)
+    source[order[: len(kept)]] = kept
+    place = np.full(head.n_vertices, -1)
+    place[kept] = order[: len(kept)]
+    triangles = (place[head.faces] >= 0).all(1)
+    number = np.cumsum(triangles) - 1
+    used = source >= 0
+
+    def moved(array: np.ndarray) -> np.ndarray:
+        return np.where(used.reshape(-1, *[1] * (array.ndim - 1)), array[source], array[source[used][0]])
+
+    identity, expressions = np.split(head.shapedirs.astype(np.float64), [head.n_identity], axis=2)
+    count = expressions.shape[2]
+    mixture = np.linalg.qr(rng.normal(size=(count, count)))[0] * rng.uniform(2, 6, count)  # coefficients = mixture @ ARKit's values
+    person = head.v_template + identity @ rng.normal(0, 0.5, head.n_identity)
+    directions = np.concatenate([identity, expressions @ np.linalg.inv(mixture)], axis=2)
+    regressor = np.where(used, head.joint_regressor[:, source], 0)
+    return replace(
+        head, name=f"flame-like-{seed}", v_template=moved(scale * person + [0.01, 0.02, -0.03]).astype(np.float32),
+        shapedirs=moved(scale * directions).astype(np.float32), posedirs=moved(scale * head.posedirs),
+        joint_regressor=(regressor / regressor.sum(1, keepdims=True)).astype(np.float32), weights=moved(head.weights),
+        faces=place[head.faces[triangles]].astype(np.int32), uv=None, uv_faces=None, canonical=moved(head.canonical),
+        expression_names=tuple(f"expr{k:03d}" for k in range(count)), expression_range=(-np.inf, np.inf),
+        regions={name: mask[source] & used for name, mask in head.regions.items() if name not in ("teeth", "tongue", "upper_teeth", "lower_teeth")},
+        landmarks={name: replace(e, faces=number[e.faces].astype(np.int32)) for name, e in head.landmarks.items()},
+        provenance={"source": "synthetic test head", "source_vertex": source.tolist()},
+    )  # fmt: skip
 
 
 def _sphere(subdivisions: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 """Write a finished track in further formats.
 
     python tools/export.py out/NAME --to obj,glb [--head PATH] [--video PATH] [--folder FOLDER]
+    python tools/export.py out/NAME --to-head FLAME [--to vhap]     the track on another head, in a folder of its own
 
 Exit code: 0 when everything was written, 2 for bad input or options, 130 when interrupted.
 """
@@ -19,13 +20,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from tracker.errors import UserError  # noqa: E402
-from tracker.export import EXPORTERS, check_formats, export  # noqa: E402
+from tracker.export import EXPORTERS, check_formats, export, parse_formats  # noqa: E402
 from tracker.terminal import lasting_output, progress_bars  # noqa: E402
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from flame_assets.asset import HeadAsset
     from tracker.head_track import HeadTrack
+    from tracker.progress import Progress
     from tracker.video.reader import VideoSource
 
 PARAMETERS, TEXTURE, SUMMARY = "flame_params.npz", "texture.png", "summary.json"
@@ -38,10 +41,14 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__, epilog=f"formats:\n{formats}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("track", type=Path, metavar="RESULT", help=f"folder of a finished run, or its {PARAMETERS}")
-    parser.add_argument("--to", required=True, metavar="LIST", help="formats, with commas between")
+    parser.add_argument("--to", metavar="LIST", help="formats, with commas between; with --to-head flame_params.npz is written besides")
+    parser.add_argument(
+        "--to-head", type=Path, metavar="PATH",
+        help="re-express the track on this head first (a FLAME file, a folder that holds one, an .npz head), and say how far it is off",
+    )  # fmt: skip
     parser.add_argument("--head", type=Path, metavar="PATH", help="the head that the run was given (default: the one that comes with the project)")
     parser.add_argument("--video", type=Path, metavar="PATH", help="the video that was tracked, for formats that hold its pictures")
-    parser.add_argument("--folder", type=Path, metavar="FOLDER", help="where to write (default: beside the track)")
+    parser.add_argument("--folder", type=Path, metavar="FOLDER", help="where to write (default: beside the track; with --to-head NAME-HEAD beside its folder)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars, no list of what was written")
     return parser
 
@@ -64,20 +71,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> tuple[Path, list[str]]:
-    check_formats(options.to, filmed=options.video is not None)  # a slip of the pen should not cost the import of torch
-    from flame_assets.asset import AssetError
-    from flame_assets.load import load_head
+    if options.to is None and options.to_head is None:
+        raise UserError("nothing to do; name formats with --to, or a head with --to-head")
+    formats = parse_formats(options.to) if options.to else ()
+    if options.to_head is not None:
+        formats = ("npz", *formats)
+    check_formats(formats, filmed=options.video is not None)  # a slip of the pen should not cost the import of torch
     from tracker.export.flame_params import load_track
 
     file = options.track / PARAMETERS if options.track.is_dir() else options.track
-    track = load_track(file)
-    try:
-        head = load_head(options.head)
-    except AssetError as error:
-        raise UserError(f"--head: {error}") from error
-    folder, source = options.folder or file.parent, video_of(options.video, track)
+    track, head = load_track(file), _head(options.head, "--head")
+    texture, folder = read_texture(file.parent), options.folder or file.parent
+    source = video_of(options.video, track)
     with progress_bars(options.quiet) as progress:
-        return folder, export(track, head, options.to, folder, texture=read_texture(file.parent), source=source, progress=progress)
+        if options.to_head is not None:
+            target = _head(options.to_head, "--to-head")
+            folder = options.folder or folder_for(file, target.name)
+            if folder.resolve() == file.parent.resolve():
+                raise UserError(f"--folder {folder}: the track lies there, and the new one would replace it; choose another folder")
+            check_formats(formats, target, False, source is not None, track.camera)
+            track, head, texture = _transferred(track, head, target, options.quiet, progress), target, None
+        return folder, export(track, head, formats, folder, texture=texture, source=source, progress=progress)
+
+
+def _head(path: Path | None, option: str) -> HeadAsset:
+    from flame_assets.asset import AssetError
+    from flame_assets.load import load_head
+
+    try:
+        return load_head(path)
+    except AssetError as error:
+        raise UserError(f"{option}: {error}") from error
+
+
+def folder_for(file: Path, head: str) -> Path:
+    """Where a track on another head is written: beside the folder of its ``flame_params.npz``, or beside a bare file."""
+    result = file.parent.resolve() if file.name == PARAMETERS else file.resolve().with_suffix("")
+    return result.with_name(f"{result.name}-{head}")
+
+
+def _transferred(track: HeadTrack, head: HeadAsset, target: HeadAsset, quiet: bool, progress: Progress) -> HeadTrack:
+    """The track on ``target``; what is left of differences is printed."""
+    from tracker.track_vertices import check_head
+    from tracker.transfer.fit import transfer
+
+    check_head(track, head)
+    found = transfer(track, head, target, progress)
+    if not quiet:
+        print(f"{head.name} → {target.name}: {found.points} points correspond; distances to them, and to the new head's surface:")
+        for name, part in (("face", found.face), ("whole head", found.head)):
+            print(
+                f"  {name:<11}{part.mean:6.2f} mm on average, 95 % below {part.p95:6.2f} mm; surface {part.surface_mean:6.2f} mm, {part.surface_p95:6.2f} mm"
+            )
+    return found.track
 
 
 def video_of(path: Path | None, track: HeadTrack) -> VideoSource | None:

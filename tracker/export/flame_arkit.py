@@ -13,19 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.interpolate import RBFInterpolator
 
 from flame_assets.asset import HeadAsset
 from flame_assets.load import load_head
-from flame_assets.normals import vertex_normals
-from flame_assets.similarity import similarity
-from flame_assets.surface_points import Surface, SurfaceHits
+from flame_assets.surface_points import SurfaceHits
 from tracker.export.arkit_values import ARKIT_NAMES
 from tracker.head_model import HeadModel
+from tracker.transfer.correspondence import correspondence
 
-_SKIN_LANDMARKS = 468  # further ones are irises
-_SPLINE_SMOOTHING = 1e-7  # m²: landmarks of two heads agree to a fraction of a millimetre
-_FARTHEST_M = 0.006
 _JAW_RAD = (0.2, 0.1, 0.1)  # turns at which the jaw's displacement is taken: about what speech has
 _SEEN = 1e-3  # of the strongest shape; the tongue's moves nothing of the face
 _RIDGE = 1e-3  # of the mean squared displacement: keeps shapes that look alike from working against each other
@@ -93,30 +88,6 @@ def head_map(flame: HeadAsset, arkit: HeadAsset | None = None) -> ExpressionMap:
     residual = np.where(seen, np.sqrt(left / np.maximum(strength, 1e-30)), 1.0)
     gram += _RIDGE * strength[seen].mean() * np.eye(len(gram))
     return ExpressionMap(gram, shapes.T @ directions, seen, to_flame, residual, len(vertices))
-
-
-def correspondence(source: HeadAsset, target: HeadAsset) -> tuple[np.ndarray, SurfaceHits, Float[np.ndarray, "3 3"]]:
-    """Vertices of ``source``'s face, where they are on ``target``, and how displacements turn and scale from one to the other."""
-    first, second = source.landmarks["mediapipe"], target.landmarks["mediapipe"]
-    common, a, b = np.intersect1d(first.indices, second.indices, return_indices=True)
-    skin = common < _SKIN_LANDMARKS
-    here = first.positions(source.v_template.astype(np.float64), source.faces)[a[skin]]
-    there = second.positions(target.v_template.astype(np.float64), target.faces)[b[skin]]
-    scale, rotation, shift = similarity(here, there)
-    vertices = np.flatnonzero(source.regions["face"])
-    aligned = scale * source.v_template @ rotation.T + shift
-    spline = RBFInterpolator(scale * here @ rotation.T + shift, there, smoothing=_SPLINE_SMOOTHING, neighbors=60)
-    balls = (target.weights[:, 3:] > 0.5).any(1)
-    surface = Surface(target.v_template, target.faces, ~balls[target.faces].any(1) & _has_area(target))
-    laid = spline(aligned[vertices])
-    hits = surface.nearest(laid, vertex_normals(aligned, source.faces)[vertices])
-    near = np.linalg.norm(hits.points - laid, axis=1) < _FARTHEST_M
-    return vertices[near], SurfaceHits(hits.faces[near], hits.barycentrics[near], hits.points[near]), scale * rotation
-
-
-def _has_area(head: HeadAsset) -> np.ndarray:
-    a, b, c = head.v_template[head.faces].transpose(1, 0, 2)
-    return np.linalg.norm(np.cross(b - a, c - a), axis=1) > 0
 
 
 def _expressions(head: HeadAsset, hits: SurfaceHits) -> Float[np.ndarray, "n 3 expression"]:
