@@ -60,7 +60,8 @@ class Events:
         @contextmanager
         def stage(clock: progress.StageClock, name: str):
             with original(clock, name):
-                self.stage = name
+                if threading.current_thread() is threading.main_thread():  # others look ahead, when exactly nobody can tell
+                    self.stage = name
                 self()
                 yield
                 self()

@@ -157,7 +157,7 @@ def test_another_request_is_noticed_and_explained(runs, whole, tmp_path):
         ((*fast, "--restart", "--focal-px", "900"), "is removed", "begins anew"),
         (fast, "does not fit", "camera.focal_px: 900.0 → null"),
     ]
-    runs(out, "--preset", "balanced", video=video, die_at=("landmarks", 20))
+    runs(out, "--preset", "balanced", video=video, die_at=("network", 20))
     for options, *words in cases:
         answer = runs(out, *options, video=video, die_at=KEYFRAMES)
         assert answer["status"] == -signal.SIGKILL and len(answer["said"]) == 1

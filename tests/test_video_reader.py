@@ -160,7 +160,7 @@ def test_decoding_runs_ahead_but_not_far(tmp_path):
     with open_video(folder) as video:
         next(video)
         time.sleep(0.3)
-        assert video._queue.qsize() == READ_AHEAD
+        assert video._ahead._queue.qsize() == READ_AHEAD
 
 
 def test_truncated_file_gives_what_decodes_and_says_so(tmp_path):

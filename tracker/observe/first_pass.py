@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
+from tracker.ahead import Ahead
 from tracker.landmarks.detection import Detection
 from tracker.landmarks.mediapipe_detector import FaceLandmarker
 from tracker.observe.embedder import HeadEmbedder
@@ -24,6 +27,9 @@ from tracker.progress import Progress, StageClock, silent
 from tracker.video.frame import Frame
 from tracker.video.photos import Photo
 from tracker.video.reader import VideoReader, VideoSource
+
+_DETECTED_AHEAD = 4
+"""Frames with landmarks that may wait for the network."""
 
 _LONGEST_GAP = 48
 """Frames between two searches of a video that shows no head: at 25 a second, one every two seconds."""
@@ -104,23 +110,22 @@ def _look(
     seen, held = 0, HeldFrames(embedder.look_back if embedder is not None else lambda *_: ())
     with clock.stage("landmarks"):
         detector = FaceLandmarker(landmarker)
-    with detector:
-        while True:
-            with clock.stage("landmarks"):
-                group = list(islice(frames, size))
-                # in frames that are known, too: what the detector carries from one to the next cannot be had otherwise
-                detections = [_detected(detector, frame, cut, video.photo_at(frame.timestamp)) for frame, cut in group]
-            if not group:
-                break
+    with ExitStack() as stack:
+        stack.enter_context(detector)
+        detected: Iterator[_Detected] = _detected(detector, frames, video, clock)
+        if looker is not None:
+            # while the network looks, the detector goes on: it knows nothing of what the network says
+            detected = stack.enter_context(Ahead(detected, _DETECTED_AHEAD, "landmarks"))
+        while group := list(islice(detected, size)):
             seen += len(group)
             if seen <= known:
                 progress(name, seen, total)
                 continue
             if looker is None:
-                done = [LookedAt(f.timestamp, f.image, Look(None, d, LookState()), cut) for (f, cut), d in zip(group, detections, strict=True)]
+                done = [LookedAt(f.timestamp, f.image, Look(None, f.detection, LookState()), f.cut) for f in group]
             else:
                 with clock.stage("network"):
-                    done = _looked_at(group, detections, looker, held)
+                    done = _looked_at(group, looker, held)
             for frame in done:
                 _add(observations, frame, pictures)
             progress(name, seen, total)
@@ -135,17 +140,40 @@ def _add(observations: Observations, frame: LookedAt, pictures: bool) -> None:
     observations.add(frame.timestamp, look.detection, look.record, image if pictures else None, look.state, frame.cut, skin)
 
 
-def _looked_at(
-    frames: Sequence[tuple[Frame, bool]], detections: Sequence[Detection | None], looker: _Looker, held: HeldFrames
-) -> list[LookedAt]:
-    """Look at frames, each with whether it begins a shot; gives those that are done with, which may be others."""
-    looks = looker([frame.image for frame, _ in frames], detections, [cut for _, cut in frames])
+@dataclass(frozen=True)
+class _Detected:
+    """A frame, with whether it begins a shot and the landmarks in it."""
+
+    timestamp: float
+    image: UInt8[np.ndarray, "h w 3"]
+    cut: bool
+    detection: Detection | None
+
+
+def _looked_at(frames: Sequence[_Detected], looker: _Looker, held: HeldFrames) -> list[LookedAt]:
+    """Look at frames; gives those that are done with, which may be others."""
+    looks = looker([f.image for f in frames], [f.detection for f in frames], [f.cut for f in frames])
     if looker.unrelated:
-        return [LookedAt(f.timestamp, f.image, look) for (f, _), look in zip(frames, looks, strict=True)]
-    return [done for (f, cut), look in zip(frames, looks, strict=True) for done in held.add(f.timestamp, f.image, look, cut)]
+        return [LookedAt(f.timestamp, f.image, look) for f, look in zip(frames, looks, strict=True)]
+    return [done for f, look in zip(frames, looks, strict=True) for done in held.add(f.timestamp, f.image, look, f.cut)]
 
 
-def _detected(detector: FaceLandmarker, frame: Frame, cut: bool, photo: Photo | None) -> Detection | None:
+def _detected(
+    detector: FaceLandmarker, frames: Iterable[tuple[Frame, bool]], video: VideoReader, clock: StageClock
+) -> Iterator[_Detected]:
+    """Landmarks of all frames: in those that are known, too, since what the detector carries from one to the next cannot be had
+    otherwise."""
+    frames = iter(frames)
+    while True:
+        with clock.stage("landmarks"):
+            frame, cut = next(frames, (None, False))
+            if frame is None:
+                return
+            found = _detection(detector, frame, cut, video.photo_at(frame.timestamp))
+        yield _Detected(frame.timestamp, frame.image, cut, found)
+
+
+def _detection(detector: FaceLandmarker, frame: Frame, cut: bool, photo: Photo | None) -> Detection | None:
     """Landmarks of a frame; of a photo, those in the part of the canvas that it covers. Of photos and of frames that begin a shot,
     whatever the one before showed."""
     if cut or photo is not None:

@@ -7,8 +7,6 @@ frame. At most :data:`READ_AHEAD` pictures wait in memory, whatever the length o
 from __future__ import annotations
 
 import math
-import queue
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from types import TracebackType
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from tracker.ahead import Ahead
 from tracker.errors import UserError
 from tracker.input_path import check_input
 from tracker.video.container import ContainerFile
@@ -33,9 +32,6 @@ _SAME_TIME = 1e-4
 
 _EXACT = 1e-6
 """Seconds by which a timestamp may miss the start or end of the wanted part for being stored in binary."""
-
-_POLL = 0.1
-"""Seconds after which a waiting decoder looks whether the reader was closed."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +119,8 @@ class VideoReader:
         self.frame_count = part.frame_count(source)
         self.source = source
         self._part = part
-        self._queue: queue.Queue[Frame | BaseException | None] = queue.Queue(READ_AHEAD)
-        self._closed = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._finished = False
+        self._ahead = Ahead(self._frames(), READ_AHEAD, "video-decode")
+        self._closed = False
 
     @property
     def problem(self) -> str | None:
@@ -141,45 +135,18 @@ class VideoReader:
         return self
 
     def __next__(self) -> Frame:
-        if self._finished or self._closed.is_set():
-            raise StopIteration
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._decode_ahead, name="video-decode", daemon=True)
-            self._thread.start()
-        item = self._queue.get()
-        if isinstance(item, Frame):
-            return item
-        self._finished = True
-        if item is None:
-            raise StopIteration
-        raise item
+        return next(self._ahead)
 
-    def _decode_ahead(self) -> None:
-        last_item: BaseException | None = None
-        try:
-            for index, (timestamp, image) in enumerate(self._part.pictures(self.source, self.path)):
-                if not self._put(Frame(index, timestamp, image)):
-                    return
-        except BaseException as error:  # handed to the consumer's thread, where it can be caught
-            last_item = error
-        self._put(last_item)
-
-    def _put(self, item: Frame | BaseException | None) -> bool:
-        while not self._closed.is_set():
-            try:
-                self._queue.put(item, timeout=_POLL)
-                return True
-            except queue.Full:
-                continue
-        return False
+    def _frames(self) -> Iterator[Frame]:
+        for index, (timestamp, image) in enumerate(self._part.pictures(self.source, self.path)):
+            yield Frame(index, timestamp, image)
 
     def close(self) -> None:
         """Stop decoding and release the file; further iteration ends at once."""
-        if self._closed.is_set():
+        if self._closed:
             return
-        self._closed.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._closed = True
+        self._ahead.close()
         self.source.close()
 
     def __enter__(self) -> VideoReader:
