@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_input(parser)
     add_run_options(parser)
+    _add_start(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
@@ -70,6 +71,14 @@ def _add_input(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--photos", metavar="FOLDER", type=Path,
         help="a folder of photos of one person, of any sizes and cameras (or one photo): one shape, each its own pose and expression",
+    )  # fmt: skip
+
+
+def _add_start(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--start-from", metavar="PATH", type=Path,
+        help="begin the fit from an earlier result for this video: a folder of this program's or its flame_params.npz, or VHAP's, "
+        "metrical-tracker's, Pixel3DMM's or SMIRK's files with their --head; crops need tools/import_track.py first",
     )  # fmt: skip
 
 
@@ -179,7 +188,8 @@ def _run(options: argparse.Namespace) -> int:
     from tracker.run_to_folder import track_to_folder
     from tracker.video.packaged_clips import demo_clip
 
-    request = replace(request_of(options, options.video or options.photos or Path("demo")), photos=options.photos is not None)
+    request = request_of(options, options.video or options.photos or Path("demo"))
+    request = replace(request, photos=options.photos is not None, start_from=options.start_from)
     if options.demo:
         request = replace(request, video=demo_clip(quiet=options.quiet))
     with progress_bars(options.quiet) as progress:

@@ -22,6 +22,7 @@ from flame_assets.asset import AssetError, HeadAsset
 from tracker.camera import FocalPrior, focal_prior, stated_focal
 from tracker.errors import UserError
 from tracker.head_track import HeadTrack
+from tracker.importing import read_any
 from tracker.loaded import Loaded
 from tracker.observe.embedder import HeadEmbedder
 from tracker.observe.first_pass import observe
@@ -34,6 +35,7 @@ from tracker.settings import TrackerSettings, load_settings
 from tracker.stages.calibration import CANDIDATES, calibrate
 from tracker.stages.fit import Fit, fit
 from tracker.stages.texture import unwrap_texture
+from tracker.video.image_folder import DEFAULT_FOLDER_RATE
 from tracker.video.photos import (
     PHOTO_RATE,
     Photo,
@@ -72,6 +74,7 @@ class Request:
     intrinsics: Path | None = None
     device: str = "auto"
     photos: bool = False
+    start_from: Path | None = None
 
     @property
     def source(self) -> VideoSource:
@@ -87,7 +90,7 @@ class Request:
         if not self.photos:
             return self
         part = self.part
-        refuse_for_photos({"--intrinsics": self.intrinsics, "--fps": part.frame_rate, "--start": part.start, "--end": part.end})
+        refuse_for_photos({"--start-from": self.start_from, "--intrinsics": self.intrinsics, "--fps": part.frame_rate, "--start": part.start, "--end": part.end})
         settings = self.settings.without("smoothness")
         # no frame starts from what its neighbour ended with, and there are few
         longer = {name: {"iterations": _MORE_ITERATIONS * stage.iterations} for name, stage in settings.window_stages.items()}
@@ -109,6 +112,7 @@ def track(
     intrinsics: str | Path | None = None,
     device: str = "auto",
     photos: bool = False,
+    start_from: str | Path | None = None,
     progress: Progress = silent,
 ) -> TrackResult:
     """Track the head in a video. Nothing is printed, and nothing is written but scratch files in the system's temporary folder.
@@ -125,17 +129,18 @@ def track(
             a file with OpenCV's 3 × 3 matrix; one of them at most.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
         photos: ``video`` is a folder of photos of one person, or one photo, not frames of a video.
+        start_from: an earlier result for this video, or another tracker's, to begin the fit from (:mod:`tracker.importing`).
         progress: told how far it is; see :data:`tracker.progress.Progress`.
 
     Raises:
         UserError: anything about the input, the options or the machine that stands in the way.
     """
     settings = load_settings(preset, None if config is None else Path(config))
-    paths = (None if p is None else Path(p) for p in (head, landmarker, intrinsics))
-    head_path, landmarker_path, intrinsics_path = paths
+    paths = (None if p is None else Path(p) for p in (head, landmarker, intrinsics, start_from))
+    head_path, landmarker_path, intrinsics_path, start_path = paths
     request = Request(
         Path(video), settings, preset, part, head_path, landmarker_path, network, focal_px, fov_deg, intrinsics_path, device,
-        photos,
+        photos, start_path,
     )  # fmt: skip
     return run(request, progress=progress)
 
@@ -170,6 +175,7 @@ def run(
         # known at once: a focal length that cannot be must not cost the user the whole first pass
         camera, lens_notes = camera_of(video, request)
         photos = video.photos
+    start = start_of(request, loaded)  # nor must a file that cannot be read
     with ExitStack() as stack:
         stack.enter_context(one_torch_thread())
         folder = work or Path(stack.enter_context(TemporaryDirectory(prefix="head-track-")))
@@ -180,7 +186,7 @@ def run(
                 landmarker=request.landmarker, go_on=True, progress=progress, clock=clock,
             )  # fmt: skip
         )
-        found = fit(observations, asset, settings, camera, device=device.compute, progress=progress, clock=clock)
+        found = fit(observations, asset, settings, camera, start=start, device=device.compute, progress=progress, clock=clock)
         if photos:
             found = replace(found, track=with_own_cameras(found, photos))
         texture = None
@@ -210,6 +216,22 @@ def camera_of(video: VideoReader, request: Request) -> tuple[FocalPrior, tuple[s
     lens = video.lens
     said = f"the focal length starts from {lens.focal_px:.0f} px ± {100 * lens.log_sigma:.0f} %, which is what the file says ({lens.words})"
     return stated_focal(video.width, video.height, lens.focal_px, lens.log_sigma), (said,)
+
+
+def start_of(request: Request, loaded: Loaded) -> HeadTrack | None:
+    """The earlier track that the fit begins from, if one is asked for.
+
+    Raises:
+        UserError: it cannot be read, or is of another head.
+    """
+    if request.start_from is None:
+        return None
+    with user_errors():
+        head = loaded.head(request.head)
+    part = request.part
+    # frames of a file are numbered from the video's first one
+    whole = replace(part, start=None, max_frames=None if part.start else part.max_frames)
+    return read_any(request.start_from, head, part.frame_rate or DEFAULT_FOLDER_RATE, VideoSource(request.video, whole))
 
 
 def with_own_cameras(found: Fit, photos: tuple[Photo, ...]) -> HeadTrack:

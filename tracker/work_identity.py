@@ -51,6 +51,7 @@ def _options(request: Request) -> dict[str, Any]:
         "network": _model(Path(request.network), SHIPPED) if request.network != "lite" else _model(None, SHIPPED),
         "landmarker": _model(request.landmarker, DEFAULT_MODEL),
         "camera": {"focal_px": request.focal_px, "fov": request.fov_deg, "intrinsics": _model(request.intrinsics, None)},
+        **({} if request.start_from is None else {"start from": _start(request.start_from)}),
     }
 
 
@@ -77,6 +78,14 @@ def _model(path: Path | None, default: Path | None) -> str:
     for file in _files(chosen):
         digest.update(_ends(file))
     return f"{'the one that comes with the program' if path is None else path.name} ({digest.hexdigest()[:8]})"
+
+
+def _start(path: Path) -> str:
+    """An earlier track by its name and contents: a file, or the files of a folder and of those within, as trackers leave them."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in path.rglob("*") if file.is_file() and file.suffix in (".npz", ".frame")) if path.is_dir() else [path]:
+        digest.update(_ends(file))
+    return f"{path.name} ({digest.hexdigest()[:8]})"
 
 
 def _files(path: Path) -> list[Path]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation
 
 from flame_assets.asset import HeadAsset
@@ -35,6 +35,11 @@ class ForeignTrack:
     camera: Camera
     numbers: Int[np.ndarray, "frames"]
     notes: tuple[str, ...] = ()
+
+    def select(self, rows: Bool[np.ndarray, "frames"]) -> ForeignTrack:
+        """Some of the frames."""
+        poses = {name: value[rows] for name, value in self.poses.items()}
+        return replace(self, poses=poses, expr=self.expr[rows], numbers=self.numbers[rows])
 
     def to_track(self, head: HeadAsset, timestamps: Float[np.ndarray, "frames"], frame_rate: float) -> HeadTrack:
         """As a track of ``head`` at these times, seconds.
@@ -85,7 +90,7 @@ def on_full_frame(found: ForeignTrack, width: int, height: int, crop: Crop | Non
         if abs(seen.width / seen.height / (width / height) - 1) > _SAME_ASPECT:
             raise UserError(
                 f"the tracker saw pictures of {seen.width}×{seen.height} and the video has {width}×{height}: crops, then; say of which part "
-                "with --crop LEFT,TOP,WIDTH (--crop square: of the square around the whole picture), or leave --video out"
+                "with tools/import_track.py --crop LEFT,TOP,WIDTH (--crop square: of the square around the whole picture)"
             )
         crop = Crop(0.0, 0.0, width)
     scale = crop.width / seen.width

@@ -58,6 +58,7 @@ def import_track(
     source: VideoSource | None = None,
     crop: Crop | str | None = None,
     frame_rate: float = 25.0,
+    part: bool = False,
 ) -> tuple[HeadTrack, tuple[str, ...]]:
     """Another tracker's result as a track of a FLAME head.
 
@@ -68,6 +69,7 @@ def import_track(
         source: the video; the track is then in its pixels, at its times.
         crop: the part of the video's picture that the tracker saw, or ``square``: the square around the whole of it.
         frame_rate: of the video, where that is not given.
+        part: the video is only a part, from its beginning: what the file says beyond that is left out.
 
     Returns:
         The track, and what the user should know of it, one sentence each.
@@ -86,20 +88,25 @@ def import_track(
         where = around(video.width, video.height) if isinstance(crop, str) else crop
         found = on_full_frame(found, video.width, video.height, where)
         times, rate = [frame.timestamp for frame in video], video.frame_rate
-    if found.numbers[-1] >= len(times):
+    inside = found.numbers < len(times)
+    if part and inside.any():
+        found = found.select(inside)
+    elif not inside.all():
         raise UserError(f"{path}: it has a frame {found.numbers[-1]}, and the video {source.path} only {len(times)} frames; give the video it was made from")
     import numpy as np
 
     return found.to_track(head, np.array(times)[found.numbers], rate), notes
 
 
-def read_any(path: Path, head: HeadAsset, frame_rate: float) -> HeadTrack:
-    """This project's own ``flame_params.npz``, or another tracker's result in the pixels that it saw.
+def read_any(path: Path, head: HeadAsset, frame_rate: float, source: VideoSource | None = None) -> HeadTrack:
+    """This project's own ``flame_params.npz``, or another tracker's result: in the video's pixels where that is given, else in those that the
+    tracker saw.
 
     Args:
         path: a file or a folder; the content says which tracker's.
         head: the head that the parameters belong to.
         frame_rate: of the clip, for files that do not tell times.
+        source: the clip, or its beginning.
 
     Raises:
         UserError: nothing that can be read, or not of this head.
@@ -113,7 +120,7 @@ def read_any(path: Path, head: HeadAsset, frame_rate: float) -> HeadTrack:
         if track.head_sha256 != head.sha256():
             raise UserError(f"{own}: made with head {track.head_name!r}, not with {head.name!r}; give that head")
         return track
-    return import_track(path, head, frame_rate=frame_rate)[0]
+    return import_track(path, head, source=source, frame_rate=frame_rate, part=True)[0]
 
 
 def is_own(path: Path) -> bool:

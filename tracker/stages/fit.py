@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from tracker.residuals.appearance import Appearance
 from tracker.residuals.fit_head import FitHead
 from tracker.stages.fit_settings import FitBase, WindowSettings
 from tracker.stages.keyframes import SharedFit, fit_shared
+from tracker.stages.start import Start
 from tracker.stages.windows import FrameFits, fit_frames
 
 _DEFAULT_LIMIT = WindowSettings().max_error_percent
@@ -46,6 +47,7 @@ class Fit:
         focal_log_sigma: posterior standard deviation of ``log(focal)``, 0 when it was given.
         appearance: albedo and light of the skin, or None.
         found: frames whose landmarks counted.
+        started: how many frames an earlier track knew; None when there was none.
     """
 
     track: HeadTrack
@@ -53,10 +55,13 @@ class Fit:
     focal_log_sigma: float
     appearance: Appearance | None
     found: Bool[np.ndarray, "frames"]
+    started: int | None = None
 
     def notes(self) -> Iterator[str]:
-        """What the user should know of the frames without a sure head, one sentence each."""
+        """What the user should know of how the frames were tracked, one sentence each."""
         valid = self.track.valid
+        if self.started is not None:
+            yield f"the track to start from has a head in {self.started} of these {len(valid)} frames"
         blind = int((valid & ~self.found).sum())
         if blind:
             yield (
@@ -74,6 +79,7 @@ def fit(
     settings: FitBase,
     camera: FocalPrior | None = None,
     *,
+    start: HeadTrack | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
     clock: StageClock | None = None,
@@ -85,11 +91,12 @@ def fit(
         asset: the head, in the cube of the network that looked.
         settings: a preset's stages and cues.
         camera: what is known of it; the usual prior when None.
+        start: an earlier track of this head and video, whose values the solver starts from where they are no worse than its own.
         device: where the fit runs.
         progress, clock: to be told.
 
     Raises:
-        UserError: no head in any frame.
+        UserError: no head in any frame; ``start`` is of another head, or of no frame of these.
     """
     clock, facts = clock or StageClock(), observations.facts
     camera = camera or focal_prior(facts.width, facts.height)
@@ -99,18 +106,20 @@ def fit(
             f"no face was found in any of the {len(observations)} frames; the face must be larger than about "
             f"40 pixels and not turned away{''.join(f'. Besides, {note}' for note in facts.notes)}"
         )
+    begin = None if start is None else Start.of(start, asset, observations.timestamps, (facts.height, facts.width))
     head = head_for(asset, settings, observations, device)
     sites = None if head.dense is None else head.dense.sites
     read = ObservationReader.of(observations, head.model, sites)
     offered = tracked[:: math.ceil(len(tracked) / _KEYFRAME_CANDIDATES)]
     with clock.stage("keyframes"):
-        shared = fit_shared(head, torch.as_tensor(offered), read, camera, settings)
+        shared = fit_shared(head, torch.as_tensor(offered), read, camera, settings, begin)
     fits: list[FrameFits] = []
     with clock.stage("frames"):
-        for window in fit_frames(head, torch.as_tensor(tracked), read, shared, camera.principal_point, settings):
+        for window in fit_frames(head, torch.as_tensor(tracked), read, shared, camera.principal_point, settings, begin):
             fits.append(window)
             progress("fit", sum(len(f.frames) for f in fits), len(tracked))
-    return assemble(observations, fits, shared, camera, asset, settings.windows.max_error_percent)
+    found = assemble(observations, fits, shared, camera, asset, settings.windows.max_error_percent)
+    return found if begin is None else replace(found, started=begin.known)
 
 
 def head_for(

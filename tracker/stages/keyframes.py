@@ -21,6 +21,7 @@ from tracker.solver import Solution
 from tracker.stages.fit_settings import FitBase, reads_of
 from tracker.stages.recipe import initial_values, run_stages
 from tracker.stages.rigid import first_poses
+from tracker.stages.start import Start
 
 # Candidates without landmarks are read in groups of so many: their maps are large, and only poses are wanted.
 _READ_AT_ONCE = 64
@@ -64,7 +65,9 @@ def spread_frames(features: Float[Tensor, "frames k"], count: int) -> Tensor:
     return torch.tensor(sorted(chosen), device=features.device)
 
 
-def fit_shared(head: FitHead, offered: Tensor, read: ReadFrames, camera: FocalPrior, settings: FitBase) -> SharedFit:
+def fit_shared(
+    head: FitHead, offered: Tensor, read: ReadFrames, camera: FocalPrior, settings: FitBase, begin: Start | None = None
+) -> SharedFit:
     """Choose keyframes among the ``offered`` frames and solve identity, focal length and the keyframes' own parameters.
 
     Args:
@@ -73,6 +76,7 @@ def fit_shared(head: FitHead, offered: Tensor, read: ReadFrames, camera: FocalPr
         read: gives what is known of some frames.
         camera: what is known of the camera.
         settings: with the keyframes' stages; one of them must free identity.
+        begin: an earlier track to start from.
     """
     keyframes = choose_keyframes(head, offered, read, camera, settings.keyframes.count)
     stages = settings.keyframe_stages.values()
@@ -81,7 +85,10 @@ def fit_shared(head: FitHead, offered: Tensor, read: ReadFrames, camera: FocalPr
     poses = first_poses(head, batch, camera.focal_px, camera.principal_point)
     values = initial_values(head.model, batch, poses, settings)
     values["shape"] = poses.rotation.new_zeros(head.model.n_identity)
-    values["log_focal"] = poses.rotation.new_tensor([math.log(camera.focal_px)])
+    values["log_focal"] = poses.rotation.new_tensor([math.log(camera.focal_px if begin is None else begin.focal_px(camera))])
+    if begin is not None:
+        values["shape"] = begin.shape(like=values["shape"])
+        values = begin.begun(head, batch, keyframes, values, camera.principal_point)
     state = FitState(head, batch, values, frozenset(), poses.pixels_per_metre, camera)
     state, solution = run_stages(stages, state, settings)
     if solution is None:

@@ -39,9 +39,15 @@ def variables(groups: Iterable[str], head: HeadModel, camera: FocalPrior, settin
     if "identity" in free:
         found.append(Variable("shape", shared=True))
     if "focal" in free and camera.log_sigma > 0:
-        middle, reach = math.log(camera.focal_px), _FOCAL_SIGMAS * camera.log_sigma
-        found.append(Variable("log_focal", shared=True, lower=middle - reach, upper=middle + reach))
+        low, high = focal_limits(camera)
+        found.append(Variable("log_focal", shared=True, lower=low, upper=high))
     return found
+
+
+def focal_limits(camera: FocalPrior) -> tuple[float, float]:
+    """Between which values the logarithm of an unknown focal length may move."""
+    middle, reach = math.log(camera.focal_px), _FOCAL_SIGMAS * camera.log_sigma
+    return middle - reach, middle + reach
 
 
 def has_jaw_expressions(head: HeadModel) -> bool:

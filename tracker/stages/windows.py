@@ -1,13 +1,13 @@
 """Every frame's pose, expression and gaze: windows of frames, each solved jointly and smoothed in both directions.
 
 A window starts from closed-form poses and from the expressions that the window before ended with, so one bad frame never
-spoils the next. It is tied to the last finished frame by an anchor, and its last frames are solved again as the first
+spoils the next; or from an earlier track, where there is one. It is tied to the last finished frame by an anchor, and its last frames are solved again as the first
 ones of the next window, so that every frame is smoothed with a past and a future and no lag appears.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tracker.camera import FocalPrior, project
-from tracker.head_points import HeadPoints
 from tracker.observe.frame_batch import FrameBatch
 from tracker.residuals.anchor import AnchorResidual
 from tracker.residuals.fit_head import FitHead
@@ -24,8 +23,10 @@ from tracker.rotations import axis_angle_to_matrix
 from tracker.solver import Term
 from tracker.stages.fit_settings import FitBase, reads_of
 from tracker.stages.keyframes import ReadFrames, SharedFit
+from tracker.stages.landmark_error import landmark_error_percent
 from tracker.stages.recipe import initial_values, run_stages
 from tracker.stages.rigid import RigidPose, first_poses
+from tracker.stages.start import Start
 
 # A head turns or moves this much between two frames only at a cut (or when another person is picked up).
 _CUT_ANGLE_RAD = 0.7
@@ -55,6 +56,7 @@ def fit_frames(
     shared: SharedFit,
     principal_point: tuple[float, float],
     settings: FitBase,
+    begin: Start | None = None,
 ) -> Iterator[FrameFits]:
     """Solve ``frames`` window by window; yields the finished frames of each.
 
@@ -65,6 +67,7 @@ def fit_frames(
         shared: identity and focal length, constant here.
         principal_point: pixels.
         settings: with the windows' stages.
+        begin: an earlier track to start from.
     """
     size, lookahead = settings.windows.frames, min(settings.windows.lookahead, settings.windows.frames - 1)
     stages = settings.window_stages.values()
@@ -86,12 +89,14 @@ def fit_frames(
         values = initial_values(head.model, batch, poses, settings)
         names = tuple(values)
         values |= constants
+        if last is not None and batch.expression_guess is None:
+            values["expr"] = last["expr"].expand(len(batch), -1).clone()
+        if begin is not None:
+            values = begin.begun(head, batch, positions, values, principal_point)
         ties: list[Term] = []
         if last is not None:
             for name, value in last.items():
                 values[name] = torch.cat([value, values[name][1:]])
-            if batch.expression_guess is None:
-                values["expr"] = last["expr"].expand(len(batch), -1).clone()
             ties.append(Term("anchor", AnchorResidual(last)))
         steps = time_steps(head, batch, poses, shared.focal_px, settings.windows.gap_seconds)
         state = FitState(head, batch, values, frozenset(), poses.pixels_per_metre, camera, steps, shared.appearance)
@@ -121,23 +126,3 @@ def time_steps(
     apart = (angle > _CUT_ANGLE_RAD) | (shift > _CUT_SHIFT_INTER_OCULAR) | (steps[1:] > gap_seconds)
     steps[1:][apart] = torch.inf
     return steps
-
-
-def landmark_error_percent(
-    head: FitHead, batch: FrameBatch, values: Mapping[str, Tensor], principal_point: tuple[float, float]
-) -> Float[Tensor, "frames"]:
-    """Each frame's median landmark error in percent of its inter-ocular distance; the sites' where no landmarks were found."""
-    posed = HeadPoints.evaluate(head.landmarks, values)
-    focal = values["log_focal"].exp().expand(len(batch))
-    pixels, _ = project(posed.positions, focal, principal_point)
-    distance = (pixels - batch.points[:, head.numbers]).norm(dim=-1)
-    error = 100 * distance.median(dim=1).values / batch.inter_ocular_px().clamp_min(1e-6)
-    if head.dense is None or batch.dense is None or bool(batch.has_landmarks.all()):
-        return error
-    seen = batch.dense
-    sites = HeadPoints.evaluate(head.dense.points, values, seen.offsets)
-    pixels, per_metre = project(sites.positions, focal, principal_point)
-    unit_px = head.inter_ocular_m() * per_metre[:, :, 0, 0].mean(1)
-    distance = torch.where(seen.precision > 0, (pixels - seen.pixels).norm(dim=-1), torch.nan)
-    by_sites = (100 * distance.nanmedian(dim=1).values / unit_px).nan_to_num(torch.inf)
-    return torch.where(batch.has_landmarks, error, by_sites)
