@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     with lasting_output():
         try:
-            folder, names = _run(options)
+            folder, names, report = _run(options)
         except KeyboardInterrupt:
             print("interrupted; no unfinished file was left behind", file=sys.stderr)
             return 130
@@ -66,11 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"export.py: error: {error}", file=sys.stderr)
             return error.exit_code
         if not options.quiet:
+            print(report, end="")
             print(f"written to {folder}: {', '.join(names)}")
     return 0
 
 
-def _run(options: argparse.Namespace) -> tuple[Path, list[str]]:
+def _run(options: argparse.Namespace) -> tuple[Path, list[str], str]:
+    """Where to, what was written there, and what there is to say of it."""
     if options.to is None and options.to_head is None:
         raise UserError("nothing to do; name formats with --to, or a head with --to-head")
     formats = parse_formats(options.to) if options.to else ()
@@ -82,7 +84,7 @@ def _run(options: argparse.Namespace) -> tuple[Path, list[str]]:
     file = options.track / PARAMETERS if options.track.is_dir() else options.track
     track, head = load_track(file), _head(options.head, "--head")
     texture, folder = read_texture(file.parent), options.folder or file.parent
-    source = video_of(options.video, track)
+    source, report = video_of(options.video, track), ""
     with progress_bars(options.quiet) as progress:
         if options.to_head is not None:
             target = _head(options.to_head, "--to-head")
@@ -90,8 +92,9 @@ def _run(options: argparse.Namespace) -> tuple[Path, list[str]]:
             if folder.resolve() == file.parent.resolve():
                 raise UserError(f"--folder {folder}: the track lies there, and the new one would replace it; choose another folder")
             check_formats(formats, target, False, source is not None, track.camera)
-            track, head, texture = _transferred(track, head, target, options.quiet, progress), target, None
-        return folder, export(track, head, formats, folder, texture=texture, source=source, progress=progress)
+            track, report = _transferred(track, head, target, progress)
+            head, texture = target, None
+        return folder, export(track, head, formats, folder, texture=texture, source=source, progress=progress), report
 
 
 def _head(path: Path | None, option: str) -> HeadAsset:
@@ -110,20 +113,17 @@ def folder_for(file: Path, head: str) -> Path:
     return result.with_name(f"{result.name}-{head}")
 
 
-def _transferred(track: HeadTrack, head: HeadAsset, target: HeadAsset, quiet: bool, progress: Progress) -> HeadTrack:
-    """The track on ``target``; what is left of differences is printed."""
+def _transferred(track: HeadTrack, head: HeadAsset, target: HeadAsset, progress: Progress) -> tuple[HeadTrack, str]:
+    """The track on ``target``, and what is left of differences, in words."""
     from tracker.track_vertices import check_head
     from tracker.transfer.fit import transfer
 
     check_head(track, head)
     found = transfer(track, head, target, progress)
-    if not quiet:
-        print(f"{head.name} → {target.name}: {found.points} points correspond; distances to them, and to the new head's surface:")
-        for name, part in (("face", found.face), ("whole head", found.head)):
-            print(
-                f"  {name:<11}{part.mean:6.2f} mm on average, 95 % below {part.p95:6.2f} mm; surface {part.surface_mean:6.2f} mm, {part.surface_p95:6.2f} mm"
-            )
-    return found.track
+    lines = [f"{head.name} → {target.name}: {found.points} points correspond; distances to them, and to the new head's surface:"]
+    for name, part in (("face", found.face), ("whole head", found.head)):
+        lines.append(f"  {name:<11}mean {part.mean:5.2f} mm, 95 % {part.p95:5.2f} mm; surface mean {part.surface_mean:5.2f} mm, 95 % {part.surface_p95:5.2f} mm")
+    return found.track, "".join(f"{line}\n" for line in lines)
 
 
 def video_of(path: Path | None, track: HeadTrack) -> VideoSource | None:
