@@ -61,7 +61,7 @@ def read_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """
     try:
         settings = json.loads(metadata["config"])
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         settings = None
     if not isinstance(settings, dict):
         raise ModelError(f"{path}: its header has no readable \"config\" with the network's settings; write it with save_network")

@@ -29,6 +29,12 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 """ImageNet's, which the backbone was trained with."""
 
 
+_LARGEST = {
+    "image_size": 2048, "patch_size": 64, "hidden_size": 2048, "layers": 64, "heads": 64, "position_grid": 128, "taps": 64, "widths": 1024, "stem_width": 512,
+}  # fmt: skip
+"""What files may ask for; beyond it, building the network would fill the memory."""
+
+
 @dataclass(frozen=True)
 class LiteConfig:
     """Sizes of a :class:`LiteNet`.
@@ -55,6 +61,13 @@ class LiteConfig:
     def __post_init__(self) -> None:
         for name in ("taps", "widths"):  # JSON knows lists only
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, largest in _LARGEST.items():
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if type(number) is not int or not 1 <= number <= largest:
+                    raise ModelError(f"{name} {str(value)[:60]} must be whole numbers from 1 to {largest}")
+        if len(self.widths) != 3 or len(self.taps) > self.layers or self.hidden_size % self.heads:
+            raise ModelError(f"widths {self.widths}, taps {self.taps}, hidden_size {self.hidden_size} and heads {self.heads} do not fit together")
         if self.image_size % self.patch_size:
             raise ModelError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
         if not self.taps or min(self.taps) < 1 or max(self.taps) > self.layers:

@@ -201,7 +201,7 @@ def load_npz(path: Path) -> HeadAsset:
         asset = _assembled(data)
     except AssetError as error:
         raise AssetError(f"{path}: {error}") from error
-    except (TypeError, ValueError, IndexError, KeyError, OverflowError) as error:
+    except (TypeError, ValueError, IndexError, KeyError, OverflowError, RecursionError) as error:
         raise AssetError(f"{path}: not a head file of this project ({' '.join(str(error).split())})") from error
     check_head(asset, path)
     return asset

@@ -20,6 +20,7 @@ SMALLEST_M, LARGEST_M = 0.1, 1.0
 """The longest side of a head with its neck; files in centimetres or millimetres lie far outside."""
 
 _FEWEST_VERTICES = 100
+_LARGEST_MOVE_M = 1.0
 _WEIGHT_ERROR = 0.02  # half-precision files round the sum of five weights by less
 
 
@@ -38,7 +39,7 @@ def check_sizes(path: Path) -> None:
                     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                     shape, _, dtype = read(file)
                 total += max(math.prod(shape) * dtype.itemsize, member.file_size)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError, RuntimeError):
+    except Exception:  # zipfile, zlib and numpy each have types of their own for damaged files; the reader tells of them
         return
     if total > LARGEST_BYTES:
         raise AssetError(f"{path}: its arrays take {total / 1e9:.1f} GB unpacked, and no head needs more than {LARGEST_BYTES / 1e9:g}")
@@ -62,6 +63,16 @@ def check_head(asset: HeadAsset, path: Path) -> None:
         raise AssetError(f"{path}: skinning weights must not be negative and sum to one at each vertex; they are {off:.2g} off")
     if asset.n_identity < 0 or asset.n_expression < 0:
         raise AssetError(f"{path}: {asset.n_identity} identity and {asset.n_expression} expression directions make no head")
+    low, high = asset.expression_range
+    if not low < high:
+        raise AssetError(f"{path}: expression_range ({low:g}, {high:g}) must be a lower and a higher number")
+    for key in ("shapedirs", "posedirs"):
+        if (largest := float(np.abs(getattr(asset, key)).max(initial=0))) > _LARGEST_MOVE_M:
+            raise AssetError(f"{path}: {key} move the surface by up to {largest:.3g} m; no head's are longer than {_LARGEST_MOVE_M:g}")
+    joints = asset.joint_regressor.astype(np.float64) @ asset.v_template
+    centre = asset.v_template.mean(axis=0)
+    if not float(np.abs(joints - centre).max()) <= 2 * size:
+        raise AssetError(f"{path}: joint_regressor puts joints outside the head")
     _check_uv(asset, path)
     if asset.canonical is not None and (asset.canonical.shape != asset.v_template.shape or not _within(asset.canonical, 0, 1)):
         raise AssetError(f"{path}: canonical must be ({asset.n_vertices}, 3) places in the unit cube")

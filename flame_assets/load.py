@@ -15,6 +15,7 @@ import numpy as np
 
 from flame_assets.asset import AssetError, HeadAsset, load_npz, save_npz
 from flame_assets.canonical import CUBE_VERSION, canonical_coordinates
+from flame_assets.checks import LARGEST_BYTES
 from flame_assets.flame_files import find_flame_files, read_flame
 from flame_assets.user_cache import cache_folder
 
@@ -42,11 +43,13 @@ def load_head(path: Path | str | None = None, cache: Path | None = None) -> Head
 def _load(path: Path, cache: Path | None) -> HeadAsset:
     if not path.exists():
         raise AssetError(f"{path}: no such head file or folder")
+    if not (path.is_file() or path.is_dir()):
+        raise AssetError(f"{path}: a pipe or a device, not a file; save the head to a file first")
     if path.is_dir() or path.suffix.lower() != ".npz":
         files = find_flame_files(path)
         return _cached(_digest(files.present()), cache, lambda: _complete(read_flame(files)))
     asset = load_npz(path)
-    if asset.landmarks and asset.canonical is not None:
+    if "mediapipe" in asset.landmarks and asset.canonical is not None:
         return asset
     return _cached(_digest([path]), cache, lambda: _complete(asset))
 
@@ -55,6 +58,8 @@ def _digest(files: list[Path]) -> str:
     digest = hashlib.sha256(CACHE_VERSION.encode())
     for file in files:
         try:
+            if (size := file.stat().st_size) > LARGEST_BYTES:
+                raise AssetError(f"{file}: has {size / 1e9:.1f} GB, and no head needs more than {LARGEST_BYTES / 1e9:g}")
             content = file.read_bytes()
         except OSError as error:
             raise AssetError(f"{file}: cannot be read ({error.strerror})") from error

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,9 @@ _PLAIN = (type(None), bool, int, float, str, bytes)
 _PICKLE_ERRORS = (
     pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError, OverflowError,
 )  # fmt: skip
+
+
+_PUTS = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 
 
 class UnsafePickleError(AssetError):
@@ -127,6 +131,7 @@ def load_pickle(data: bytes, source: str) -> Any:
         AssetError: it is damaged, not a pickle, or holds values of an unknown make.
     """
     try:
+        _check_memo(data)
         tree = _Unpickler(data, source).load()
         return _Decoder().decode(tree)
     except AssetError:
@@ -136,6 +141,17 @@ def load_pickle(data: bytes, source: str) -> Any:
     except (*_PICKLE_ERRORS, RecursionError) as error:
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise AssetError(f"{source}: not a readable pickle ({reason}); is it the right file, and complete?") from error
+
+
+def _check_memo(data: bytes) -> None:
+    """Refuse numbers of the memo that nothing calls for: the unpickler makes a table as long as the largest, 32 GB for one opcode.
+
+    Raises:
+        ValueError: such a number, or opcodes that do not exist.
+    """
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        if opcode.name in _PUTS and not 0 <= argument <= count + 1:
+            raise ValueError("it numbers objects that it does not have")
 
 
 def load_npy(data: bytes, source: str) -> Any:

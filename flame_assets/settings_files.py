@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 Record = TypeVar("Record", bound=BaseModel)
 Item = TypeVar("Item")
 
-_MOST_BYTES, _MOST_VALUES, _DEEPEST = 1_000_000, 20_000, 20
+_MOST_BYTES, _MOST_VALUES, _DEEPEST = 100_000, 10_000, 20
 """Of a settings file; real ones have 3,000 bytes, 200 values and four levels."""
 
 ListOf = Annotated[tuple[Item, ...], Strict(False)]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from densemarks_model.errors import ModelError
-from densemarks_model.loading import network_cube, speaks_default_cube
+from densemarks_model.loading import is_shipped, network_cube, speaks_default_cube
 from flame_assets.asset import AssetError, HeadAsset
 from tracker.camera import FocalPrior, focal_prior, stated_focal
 from tracker.errors import UserError
@@ -176,7 +176,7 @@ def run(
         camera, lens_notes = camera_of(video, request)
         photos = video.photos
     start = start_of(request, loaded)  # nor must a file that cannot be read
-    with ExitStack() as stack:
+    with user_errors(), ExitStack() as stack:
         stack.enter_context(one_torch_thread())
         folder = work or Path(stack.enter_context(TemporaryDirectory(prefix="head-track-")))
         asset, embedder, notes = _prepare(request, source, camera, device, folder, loaded, progress, clock)
@@ -266,6 +266,8 @@ def _prepare(
         doubt = math.inf if foreign else settings.observe.landmark_doubt
         sites = loaded.sites(request.head, asset, settings.observe.sites)
         embedder = loaded.embedder(request.network, device.compute.type, asset, sites, doubt)
+        if not is_shipped(request.network):  # a file of other origin may be whole and hold nothing
+            embedder.check()
     if not foreign:
         return asset, embedder, ()
     every = settings.observe.model_copy(update={"stride": 1})

@@ -13,13 +13,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import model_validator
+
 from configs import PRESETS, preset_file
 from flame_assets.settings_files import laid_over, read_yaml, validated
 from tracker.errors import UserError
+from tracker.landmarks.landmark_schemes import N_LANDMARKS
 from tracker.observe.observe_settings import ObserveSettings
+from tracker.observe.reading import DENSE, PICTURES
 from tracker.overlay import OverlaySettings
 from tracker.stages.fit_settings import FitBase, fit_settings
 from tracker.stages.texture import TextureSettings
+
+_MOST_RESIDUALS = 5_000_000
+"""Of one solve; their Jacobian takes 300 bytes each. The best preset has half a million."""
 
 
 class TrackerBase(FitBase):
@@ -28,6 +35,18 @@ class TrackerBase(FitBase):
     observe: ObserveSettings = ObserveSettings()
     texture: TextureSettings = TextureSettings()
     overlay: OverlaySettings = OverlaySettings()
+
+    @model_validator(mode="after")
+    def _fits_memory(self) -> TrackerBase:
+        frames = max(self.windows.frames, self.keyframes.count)
+        residuals = 2 * N_LANDMARKS + (2 * self.observe.sites if DENSE in self.reads else 0)
+        residuals += 3 * self.cue("photometric").points if PICTURES in self.reads else 0
+        if frames * residuals > _MOST_RESIDUALS:
+            raise ValueError(
+                f"{frames} frames at once with {residuals} residuals each are too many for any memory; lower windows.frames, keyframes.count, "
+                "observe.sites or photometric.points"
+            )
+        return self
 
 
 if TYPE_CHECKING:
@@ -50,4 +69,6 @@ def load_settings(preset: str = "balanced", overlay_file: Path | None = None, ch
         if path is not None:
             values = laid_over(values, read_yaml(path, UserError))
             settings = validated(TrackerSettings, values, f"config {path}", UserError)
+            if not settings.keyframe_stages:
+                raise UserError(f"config {path}: 'stages.keyframes' has no stage left; identity and focal length need one")
     return settings if not changes else settings.changed(changes)

@@ -19,6 +19,7 @@ from tracker.landmarks.landmark_schemes import N_LANDMARKS
 from tracker.observe.affine_pose import AffinePose, fit_affine
 from tracker.observe.embedding_store import EmbeddingRecord
 from tracker.observe.finder import find_head, is_followed_head, is_sure_head
+from tracker.observe.network_check import check_sees_heads
 from tracker.observe.pooling import MIN_TRUST
 from tracker.observe.sites import DenseSites
 
@@ -82,6 +83,13 @@ class HeadEmbedder:
         self._head = _extremes(asset)
         self._crop: HeadCrop | None = None
         self._misses = 0
+
+    def check(self) -> None:
+        """Show the network a picture of a face.
+
+        Raises:
+        """
+        check_sees_heads(self._network, self._name)
 
     @property
     def runtime(self) -> str:
