@@ -42,13 +42,14 @@ class Events:
         if [self.stage, self._counts[self.stage] - 1] == self._die_at:
             os.kill(os.getpid(), self._signal)
 
-    def watch(self, owner: object, name: str) -> None:
-        """Make each call of a function an event, before it does anything."""
+    def watch(self, owner: object, name: str, within: Path | None = None) -> None:
+        """Make each call of a function an event, before it does anything; of those that end in a path, the ones in a folder alone."""
         original: Callable = getattr(owner, name)
 
         @functools.wraps(original)
         def watched(*arguments: object, **options: object) -> object:
-            self()
+            if within is None or Path(os.fspath(arguments[-1])).is_relative_to(within):
+                self()
             return original(*arguments, **options)
 
         setattr(owner, name, watched)
@@ -71,8 +72,10 @@ class Events:
 
 def run(arguments: list[str], events: Events) -> int:
     """In the child: one run of the command line with everything watched."""
-    for owner, name in ((Journal, "append"), (Journal, "flush"), (os, "replace"), (shutil, "rmtree"), (tracker.run_to_folder, "report_of")):
+    for owner, name in ((Journal, "append"), (Journal, "flush"), (shutil, "rmtree"), (tracker.run_to_folder, "report_of")):
         events.watch(owner, name)
+    # the first run of a checkout compiles, and renames files of caches, which later ones do not
+    events.watch(os, "replace", within=Path(arguments[arguments.index("--out") + 1]))
     events.watch_stages()
     return cli.main(arguments)
 

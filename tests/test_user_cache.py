@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,20 @@ def test_a_first_run_leaves_its_result_and_its_cache(tmp_path, preset):
     assert listing(tmp_path / "tmp") == set()
     outside = {f for f in listing(tmp_path / "home") if not f.startswith(".cache/densemarks-tracker")} - {".cache"}
     assert outside == set()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the places are Linux's")
+@pytest.mark.parametrize("pool", ["process", pytest.param("ray", marks=pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed"))])
+def test_workers_leave_nothing_either(tmp_path, pool):
+    (tmp_path / "list.txt").write_text(f"{EXCERPT}\n")
+    (tmp_path / "work").mkdir()
+    command = [sys.executable, str(ROOT / "tools" / "track_many.py"), str(tmp_path / "list.txt"), "--max-frames", "3", "--preset", "fast"]
+    command += ["--quiet", "--pool", pool, "--workers", "1", "--out", "out"]
+    done = subprocess.run(command, cwd=tmp_path / "work", env=fresh(tmp_path), capture_output=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert {p.name for p in (tmp_path / "work").iterdir()} == {"out"}
+    assert listing(tmp_path / "tmp") == set()
+    assert {f for f in listing(tmp_path / "home") if not f.startswith(".cache/densemarks-tracker")} - {".cache"} == set()
 
 
 def test_a_library_user_gets_no_file_outside_the_temporary_folder(tmp_path):

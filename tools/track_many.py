@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 os.environ.setdefault("GLOG_minloglevel", "2")
 
+from flame_assets.user_cache import keep_libraries_tidy  # noqa: E402
 from tracker.cli import add_run_options, check_part, formats_of, request_of  # noqa: E402
 from tracker.errors import UserError, one_line  # noqa: E402
 from tracker.interrupts import Interrupted, interruptible  # noqa: E402
@@ -65,6 +66,7 @@ def _run(options: argparse.Namespace) -> int:
     check_part(options)
     _check_numbers(options)
     videos = find_videos(options.videos, options.out)
+    keep_libraries_tidy()
 
     from tracker.many.live_table import LiveTable
     from tracker.many.run_many import RESULTS, run_many

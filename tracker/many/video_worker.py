@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from flame_assets.user_cache import keep_libraries_tidy
 from tracker.cli import formats_of, request_of
 from tracker.errors import UserError, of_the_machine, one_line
 from tracker.input_path import check_input
@@ -59,6 +60,7 @@ class VideoWorker:
     """Tracks one video after the other; head and network are read for the first alone."""
 
     def __init__(self, job: Job) -> None:
+        keep_libraries_tidy()  # of this machine, before they are imported
         from tracker.loaded import Loaded
 
         self._job = job
