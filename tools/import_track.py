@@ -3,7 +3,7 @@
 
     python tools/import_track.py PATH --head FLAME [--from NAME] [--video PATH] [--crop PART] [--to LIST] -o out/NAME
 
-Exit code: 0 when everything was written, 2 for bad input or options, 130 when interrupted.
+Exit code: 0 when everything was written, 2 for bad input or options, 130 when interrupted by Ctrl-C, 143 by SIGTERM.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ sys.path.insert(0, str(ROOT))
 from tracker.errors import UserError  # noqa: E402
 from tracker.export import check_formats, export, parse_formats  # noqa: E402
 from tracker.importing import IMPORTERS, import_track  # noqa: E402
+from tracker.interrupts import Interrupted, interruptible  # noqa: E402
 from tracker.terminal import lasting_output, progress_bars  # noqa: E402
 
 if TYPE_CHECKING:
@@ -58,12 +59,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns its exit code."""
     options = build_parser().parse_args(arguments)
-    with lasting_output():
+    with lasting_output(), interruptible():
         try:
             names, notes = _run(options)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             print("interrupted; no unfinished file was left behind", file=sys.stderr)
-            return 130
+            return (error if isinstance(error, Interrupted) else Interrupted()).exit_code
         except UserError as error:
             print(f"import_track.py: error: {error}", file=sys.stderr)
             return error.exit_code
