@@ -30,6 +30,7 @@ setup(
         "densemarks_model": ["weights/*", "configs/*.yaml"],
         "densemarks_model.data.synthetic": ["*.npz"],
         "tracker.evaluation": ["*.json", "data/cycles_suite/*"],
+        "tracker.report": ["files/*"],
         "flame_assets": ["*.npz", "*.task", "*.md"],
         "configs": ["*.yaml"],
     },

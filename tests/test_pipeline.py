@@ -29,7 +29,7 @@ def result(tmp_path_factory) -> Path:
 
 def test_everything_is_written_and_nothing_else(result):
     names = sorted(p.name for p in result.iterdir())
-    assert names == ["flame_params.npz", "head.glb", "meshes", "overlay.mp4", "summary.json"]
+    assert names == ["flame_params.npz", "head.glb", "meshes", "overlay.mp4", "report.html", "summary.json"]
     assert [p.name for p in result.parent.iterdir()] == [EXCERPT.stem]
     assert len(list((result / "meshes").glob("*.ply"))) == FRAMES
 
@@ -38,7 +38,7 @@ def test_real_face_is_tracked_closely(result):
     summary = json.loads((result / "summary.json").read_text())
     assert summary["frames"] == summary["valid_frames"] == FRAMES
     assert summary["landmark_error_percent_of_inter_ocular"]["median"] < 2.0
-    assert set(summary["files"]) == {"flame_params.npz", "head.glb", "overlay.mp4", "meshes/", "summary.json"}
+    assert set(summary["files"]) == {"flame_params.npz", "head.glb", "overlay.mp4", "meshes/", "report.html", "summary.json"}
     track = load_track(result / "flame_params.npz")
     assert track.valid.all() and (track.confidence > 0.2).all()
     assert np.isfinite(track.expr).all() and (track.expr >= 0).all() and (track.expr <= 1).all()

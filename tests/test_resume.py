@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -70,6 +71,9 @@ def content(folder: Path) -> dict[str, bytes | dict | list]:
         if path.suffix == ".mp4":
             with av.open(str(path)) as video:
                 found[name] = [hash(f.to_ndarray(format="rgb24").tobytes()) for f in video.decode(video=0)]
+        elif name == "report.html":  # it names the folder, and seconds
+            found[name] = re.findall(r'id="numbers">.*?</script>|data:image[^"]*|id="head-file">.*?</script>', path.read_text(encoding="utf-8"))
+            assert len(found[name]) > 3
         elif name == "summary.json":
             found[name] = {k: v for k, v in json.loads(path.read_text()).items() if k not in TIMED}
         else:

@@ -36,7 +36,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="track.py",
         description="Track the head in a video. Writes head-model parameters for every frame (flame_params.npz), an "
-        "overlay video (overlay.mp4), an animated mesh (head.glb) and a summary (summary.json) to OUT/NAME/.",
+        "overlay video (overlay.mp4), an animated mesh (head.glb), a page that shows them (report.html) and a summary (summary.json) to "
+        "OUT/NAME/.",
         epilog="Examples:  track.py --demo      track.py --video in.mp4 --preset best --export obj.      "
         "Exit code: 0 when everything was written; 2 for bad input, bad options or a machine that lacks something, said in one "
         "line; 130 when interrupted by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP: the same command goes on from there, as it does after a "
@@ -102,6 +103,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--export", metavar="LIST", help=f"also write these formats, with commas between: {formats}")
     output.add_argument("--mesh", choices=("obj", "ply"), help="the same as --export obj or ply")
     output.add_argument("--no-overlay", action="store_true", help="do not write overlay.mp4 (saves an eighth to a third of the time)")
+    output.add_argument("--no-report", action="store_true", help="do not write report.html, the page that shows the result in a browser")
     output.add_argument(
         "--restart", action="store_true",
         help="begin anew where an interrupted run of the same command would be gone on with, and replace the result of another video",
@@ -202,6 +204,7 @@ def _run(options: argparse.Namespace) -> int:
             "demo" if options.demo else None,
             formats=formats,
             overlay=not options.no_overlay,
+            page=not options.no_report,
             restart=options.restart,
             progress=progress,
             say=(lambda sentence: None) if options.quiet else (lambda sentence: print(sentence, file=sys.stderr)),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +22,7 @@ from tracker.rendering.backends import get_renderer
 from tracker.rendering.canvas import MeshCanvas
 from tracker.rendering.clip_space import perspective, to_image, vertex_normals, world_to_clip
 from tracker.track_vertices import vertices_on_device
-from tracker.video.reader import at_times, open_video
+from tracker.video.reader import VideoReader, at_times, open_video
 from tracker.video.writer import VideoWriter
 
 _SKIN = (158, 184, 224)  # a cool tone that no real face has, so that mesh and skin cannot be confused
@@ -50,6 +52,32 @@ class OverlaySettings(Settings):
         return max(round(width * scale), 2), max(round(height * scale), 2)
 
 
+@dataclass(frozen=True)
+class Shown:
+    """One frame as the overlay shows it.
+
+    Attributes:
+        number: of the frame in its track.
+        timestamp: of the frame, seconds.
+        panels: the input, the mesh over it and, where there is a texture, the textured head, all of one size; the input again in
+            place of the others where no head was tracked.
+        vertices: of the head, world, metres.
+    """
+
+    number: int
+    timestamp: float
+    panels: list[UInt8[np.ndarray, "h w 3"]]
+    vertices: Float[Tensor, "verts 3"]
+
+
+Watch = Callable[[Shown], None]
+"""Called with each frame of an overlay while it is written."""
+
+
+def nobody_watches(shown: Shown) -> None:
+    """A :data:`Watch` that looks away."""
+
+
 def write_overlay(
     path: Path,
     video: Path,
@@ -59,16 +87,17 @@ def write_overlay(
     texture: UInt8[np.ndarray, "size size 3"] | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
+    watch: Watch = nobody_watches,
 ) -> None:
     """Decode ``video`` again and write ``path``: left the input, then the mesh over it, at the input's own timing from the
     track's first frame on.
 
     With a ``texture`` a third picture shows the mesh in the clip's own colours. Frames without a tracked head show the input
-    alone. The sound goes along. ``device`` is where the head is posed and drawn; there must be a renderer for it.
+    alone. The sound goes along. ``device`` is where the head is posed and drawn; there must be a renderer for it. ``watch`` sees
+    every frame.
     """
     height, width = (int(x) for x in track.image_size)
     size = settings.panel(width, height)
-    painter = painter_for(asset, track, size, settings.opacity, texture, device)
     panels = 2 if texture is None else 3
     begin = float(track.timestamps[0])
     with (
@@ -77,12 +106,29 @@ def write_overlay(
             path, panels * size[0], size[1], audio_from=video, frame_rate=track.frame_rate, audio_start=frames.start_time + begin
         ) as writer,
     ):
-        shown = zip(at_times(frames, track.timestamps), vertices_on_device(track, asset, device), track.valid, strict=True)
-        for number, (frame, vertices, valid) in enumerate(shown, 1):
-            image = frame.image if size == (width, height) else cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
-            drawn = painter.pictures(image, vertices) if valid else [image] * (panels - 1)
-            writer.write(np.concatenate([image, *drawn], axis=1), frame.timestamp - begin)
-            progress("overlay", number, track.n_frames)
+        for shown in overlay_pictures(frames, track, asset, settings, texture, device):
+            writer.write(np.concatenate(shown.panels, axis=1), shown.timestamp - begin)
+            watch(shown)
+            progress("overlay", shown.number + 1, track.n_frames)
+
+
+def overlay_pictures(
+    frames: VideoReader,
+    track: HeadTrack,
+    asset: HeadAsset,
+    settings: OverlaySettings,
+    texture: UInt8[np.ndarray, "size size 3"] | None = None,
+    device: torch.device | str = "cpu",
+) -> Iterator[Shown]:
+    """Every frame of ``track`` as :func:`write_overlay` shows it; ``frames`` is the video, opened at the first of them or before."""
+    height, width = (int(x) for x in track.image_size)
+    size = settings.panel(width, height)
+    painter = painter_for(asset, track, size, settings.opacity, texture, device)
+    more = 1 if texture is None else 2
+    seen = zip(at_times(frames, track.timestamps), vertices_on_device(track, asset, device), track.valid, strict=True)
+    for number, (frame, vertices, valid) in enumerate(seen):
+        image = frame.image if size == (width, height) else cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA)
+        yield Shown(number, frame.timestamp, [image, *(painter.pictures(image, vertices) if valid else [image] * more)], vertices)
 
 
 class Painter(Protocol):

@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 import psutil
 
+PAGE = "report.html"
+"""Name of the page that shows a result."""
+
 
 def peak_memory_mb() -> float:
     """Largest resident memory of this process so far, MB (10⁶ bytes)."""
@@ -110,4 +113,6 @@ class RunReport:
         lines.append(f"peak memory     {self.peak_memory_mb:.0f} MB")
         lines.extend(f"note: {note}" for note in self.notes)
         lines.append(f"written to {self.folder}: {', '.join(self.files)}")
+        if PAGE in self.files:
+            lines.append(f"to look at it, open {self.folder / PAGE} in a browser")
         return "\n".join(lines)

@@ -10,15 +10,17 @@ from typing import Any
 from tracker.camera import Camera
 from tracker.errors import UserError
 from tracker.export import EXPORTERS, check_formats, export, formats_of_run, parse_formats
+from tracker.export.gltf import GLB_NAME
 from tracker.loaded import Loaded
 from tracker.observe.observations import frames_left
 from tracker.observe.reading import PICTURES
-from tracker.overlay import write_overlay
+from tracker.overlay import nobody_watches, write_overlay
 from tracker.photo_overlay import write_photo_overlays
 from tracker.pipeline import OBSERVATIONS, Request, camera_of, run, user_errors
 from tracker.progress import Progress, Say, StageClock, say_nothing, silent
+from tracker.report import ReportData, Strip, write_report
 from tracker.result import TrackResult
-from tracker.run_report import RunReport, peak_memory_mb
+from tracker.run_report import PAGE, RunReport, peak_memory_mb
 from tracker.work_identity import asked_for, video_identity, work_identity
 from tracker.workspace import SUMMARY, read_json, result_folder
 
@@ -30,6 +32,7 @@ def track_to_folder(
     *,
     formats: Sequence[str] = (),
     overlay: bool = True,
+    page: bool = True,
     restart: bool = False,
     loaded: Loaded | None = None,
     progress: Progress = silent,
@@ -42,6 +45,7 @@ def track_to_folder(
         out, name: where to; the video's name without its ending when None.
         formats: of :data:`tracker.export.EXPORTERS`, besides those that every run writes.
         overlay: write overlay.mp4.
+        page: write report.html.
         restart: begin anew where unfinished work of the same run lies, and replace the result of another video.
         loaded: heads and networks that earlier runs of this process have read.
         progress: told how far it is.
@@ -57,7 +61,8 @@ def track_to_folder(
     video = video_identity(request.video)
     if not restart:
         _refuse_other_video(out / name, video)
-    with result_folder(out, name, work_identity(request), restart=restart, say=say) as (staging, scratch):
+    identity = work_identity(request)
+    with result_folder(out, name, identity, restart=restart, say=say) as (staging, scratch):
         frames, complete = frames_left(scratch / OBSERVATIONS)
         if frames:
             say(f"going on with an earlier run: {'all' if complete else 'the first'} {frames} frames have been looked at")
@@ -66,10 +71,16 @@ def track_to_folder(
         for chosen in formats_of_run(formats, textured=result.texture is not None):
             with clock.stage(chosen):
                 files += export(result.track, result.head, chosen, staging, texture=result.texture, source=result.source, progress=progress)
+        strip = Strip(result.track, result.fit.error_percent) if page else None
         if overlay:
             with clock.stage("overlay"):
-                files.append(_draw(request, result, staging, progress))
-        report = report_of(result, out / name, (*dict.fromkeys(files), SUMMARY), clock, video, asked_for(request, formats, overlay))
+                files.append(_draw(request, result, staging, progress, strip))
+        files = [*dict.fromkeys(files), *([PAGE] if page else []), SUMMARY]
+        told = (result, out / name, files, clock, video, asked_for(request, formats, overlay, page))
+        if strip is not None:
+            with clock.stage("report"):
+                _write_page(staging, request, report_of(*told), result, strip, identity)
+        report = report_of(*told)
         (staging / SUMMARY).write_text(json.dumps(report.json(), indent=2) + "\n", encoding="utf-8")
     return report
 
@@ -95,9 +106,19 @@ def _check_formats(formats: Sequence[str], request: Request, loaded: Loaded) -> 
         check_formats(formats, camera=camera)
 
 
-def _draw(request: Request, result: TrackResult, folder: Path, progress: Progress) -> str:
-    """The overlay, as a video or as a picture a photo; returns its name."""
-    what = (result.track, result.head, request.settings.overlay, result.texture, result.device.draw, progress)
+def _write_page(folder: Path, request: Request, report: RunReport, result: TrackResult, strip: Strip, identity: Mapping[str, Any]) -> None:
+    """The page beside the result; ``strip`` has seen the overlay's frames, if one was written."""
+    if not strip.pictures:  # on the CPU, which can always draw: a run without an overlay may have a device that cannot
+        strip.draw(result.source, result.head, request.settings.overlay, result.texture, "cpu")
+    glb = folder / GLB_NAME
+    data = ReportData(report, result.track, result.head, result.fit.error_percent, result.texture, identity, glb.read_bytes() if glb.is_file() else b"")
+    write_report(folder / PAGE, data, strip)
+
+
+def _draw(request: Request, result: TrackResult, folder: Path, progress: Progress, strip: Strip | None) -> str:
+    """The overlay, as a video or as a picture a photo, seen by ``strip``; returns its name."""
+    watch = nobody_watches if strip is None else strip.see
+    what = (result.track, result.head, request.settings.overlay, result.texture, result.device.draw, progress, watch)
     if result.track.photos is not None:
         write_photo_overlays(folder / "overlay", result.source, *what)
         return "overlay/"

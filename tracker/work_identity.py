@@ -36,9 +36,11 @@ def work_identity(request: Request) -> dict[str, Any]:
     }
 
 
-def asked_for(request: Request, formats: Sequence[str], overlay: bool) -> str:
+def asked_for(request: Request, formats: Sequence[str], overlay: bool, page: bool = True) -> str:
     """Digest of all that was asked for but the video: the same on any machine, and for any version of the program."""
     wanted = {**_options(request), "settings": request.settings.model_dump(mode="json"), "formats": sorted(formats), "overlay": overlay}
+    if not page:  # with the page the digest is that of versions that knew none
+        wanted["page"] = page
     return hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
 
 

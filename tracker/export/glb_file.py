@@ -85,14 +85,16 @@ class GlbFile:
 
     def write(self, path: Path) -> None:
         """Write the finished document and its data to ``path``."""
+        with atomic_file(path) as temporary, open(temporary, "wb") as file:
+            file.writelines(self.parts())
+
+    def parts(self) -> list[bytes]:
+        """The bytes of the finished file, piece by piece."""
         document = {**self.document, "buffers": [{"byteLength": self._size}]}
         text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode("utf-8")
         text += b" " * (-len(text) % 4)
-        with atomic_file(path) as temporary, open(temporary, "wb") as file:
-            file.write(struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + self._size))
-            file.write(struct.pack("<I4s", len(text), b"JSON") + text)
-            file.write(struct.pack("<I4s", self._size, b"BIN\0"))
-            file.writelines(self._chunks)
+        head = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + self._size)
+        return [head, struct.pack("<I4s", len(text), b"JSON") + text, struct.pack("<I4s", self._size, b"BIN\0"), *self._chunks]
 
     def _append(self, accessor: dict[str, Any]) -> int:
         self.document["accessors"].append(accessor)

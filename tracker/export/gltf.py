@@ -28,6 +28,8 @@ from tracker.export.texture_png import encode_png
 from tracker.head_track import HeadTrack
 from tracker.track_vertices import check_head
 
+GLB_NAME = "head.glb"
+
 _OFFSET_THRESHOLD_M = 2e-7  # smaller morph offsets are left out
 _NORMAL_THRESHOLD = 2e-3  # and smaller changes of the unit normal
 _STILL_M, _STILL_QUATERNION = 1e-7, 1e-7  # channels that move less than this are left out
@@ -39,8 +41,8 @@ _CAMERA_NODE = _MESH_NODE + 1
 
 def export(job: ExportJob) -> list[str]:
     """Write ``head.glb``."""
-    write_glb(job.folder / "head.glb", job.track, job.head, job.texture)
-    return ["head.glb"]
+    write_glb(job.folder / GLB_NAME, job.track, job.head, job.texture)
+    return [GLB_NAME]
 
 
 def write_glb(
@@ -57,7 +59,13 @@ def write_glb(
         UserError: ``asset`` is not the head that the track was made with.
     """
     check_head(track, asset)
-    rig = build_rig(track, asset)
+    rig_glb(build_rig(track, asset), track, asset, texture).write(path)
+
+
+def rig_glb(
+    rig: Rig, track: HeadTrack, asset: HeadAsset, texture: UInt8[np.ndarray, "size size 3"] | None = None
+) -> GlbFile:
+    """The animated head of a rig; see :func:`write_glb`. ``track`` gives the times and the camera."""
     parts = surface_parts(asset)
     glb = GlbFile(generator="densemarks-tracker")
     number = None if texture is None else glb.add_png(encode_png(texture))
@@ -75,7 +83,7 @@ def write_glb(
         "meshes": [_mesh(glb, rig, asset, list(parts.values()))],
         "animations": [_animation(glb, rig, track)],
     }
-    glb.write(path)
+    return glb
 
 
 def _joint_nodes(rig: Rig) -> list[dict[str, Any]]:

@@ -72,7 +72,7 @@ class VideoWorker:
         folder = options.out / name
         try:
             request = request_of(options, task.video.path)
-            found = finished(request, folder, formats_of(options), not options.no_overlay)
+            found = finished(request, folder, formats_of(options), not options.no_overlay, not options.no_report)
             if found is not None and not (options.restart and _time(folder) == task.replaces):
                 return Outcome(DONE if task.attempt > 1 else EARLIER, found)
             folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ class VideoWorker:
         try:
             check_input(task.video.path, "video")
             report = track_to_folder(
-                request, place.parent, place.name, formats=formats_of(options), overlay=not options.no_overlay,
+                request, place.parent, place.name, formats=formats_of(options), overlay=not options.no_overlay, page=not options.no_report,
                 restart=options.restart and task.attempt == 1, loaded=self._loaded, progress=progress,
                 say=lambda sentence: print(sentence, file=log, flush=True),
             )  # fmt: skip
@@ -106,13 +106,13 @@ class VideoWorker:
         return Outcome(DONE, report.json())
 
 
-def finished(request: Any, folder: Path, formats: tuple[str, ...], overlay: bool) -> dict[str, Any] | None:
+def finished(request: Any, folder: Path, formats: tuple[str, ...], overlay: bool, page: bool = True) -> dict[str, Any] | None:
     """The summary of a finished run of the same video and options, or None."""
     from tracker.work_identity import asked_for, video_identity
     from tracker.workspace import SUMMARY, read_json
 
     summary = read_json(folder / SUMMARY)
-    if not summary or summary.get("asked") != asked_for(request, formats, overlay):
+    if not summary or summary.get("asked") != asked_for(request, formats, overlay, page):
         return None
     tracked = summary.get("video")
     # a renamed video is the same one
