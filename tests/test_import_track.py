@@ -116,7 +116,7 @@ def test_a_runs_result_is_not_written_over(filmed, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--from", "metrical-tracker"], "not as metrical-tracker writes them (KeyError: 'opencv')"),
+        (["--from", "metrical-tracker"], "not as metrical-tracker writes it (KeyError: 'opencv')"),
         (["--from", "vhap"], "holds no tracked_flame_params_*.npz of VHAP"),
         (["--crop", "square"], "--crop: give the --video"),
         (["--video", "FOLDER/frames", "--crop", "1,2"], "--crop 1,2: give LEFT,TOP,WIDTH"),
@@ -133,6 +133,44 @@ def test_mistakes_are_one_line(options, message, filmed, tmp_path, capsys):
     err = capsys.readouterr().err
     assert err.startswith("import_track.py: error: ") and message in err and err.count("\n") == 1
     assert not (tmp_path / "new").exists()
+
+
+ODD = (
+    np.zeros(0), np.zeros((0, 3)), np.full((5, 3), np.nan), np.full((5, 3), np.inf), np.zeros((4, 3)), np.zeros((5, 2)), np.array(-3), np.array(10**12),
+    np.array([0, 0]), np.array([1, 10**9]), np.full((5, 100), 1e300), np.array([-1.0]), np.array([np.nan]), np.ones(1000), np.array("x"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("key", ["rotation", "expr", "shape", "focal_length", "image_size", "n_processed_frames", "static_offset"])
+def test_odd_arrays_are_read_or_refused_in_one_line(key, filmed, tmp_path):
+    track, source, folder = filmed
+    with np.load(folder / PLACES["vhap"]) as file:
+        data = {name: file[name] for name in file.files if name != "tex_extra"}
+    refused = 0
+    for odd in ODD:
+        np.savez(tmp_path / "odd.npz", **(data | {key: odd}))
+        try:
+            back, _ = import_track(tmp_path / "odd.npz", HEAD, "vhap", source=source)
+            assert np.isfinite(back.translation).all() and np.isfinite(back.focal_px) and back.n_frames == track.n_frames
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused >= {"static_offset": 1, "shape": 5}.get(key, 8)
+
+
+@pytest.mark.parametrize(("part", "key"), [("flame", "exp"), ("flame", "eyes"), ("opencv", "K"), ("img_size", None)])
+def test_odd_frames_are_read_or_refused_in_one_line(part, key, filmed, tmp_path):
+    _, source, folder = filmed
+    frame = torch.load(folder / "metrical_tracker" / "checkpoint" / "00002.frame", weights_only=False)  # written by this very test
+    refused = 0
+    for odd in (*ODD[:-1], None, "abc", {}, [], b"x"):
+        torch.save(frame | {part: odd if key is None else frame[part] | {key: odd}}, tmp_path / "00002.frame")
+        try:
+            import_track(tmp_path, HEAD, source=source, crop="square")
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused >= 10
 
 
 @pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])

@@ -14,6 +14,8 @@ from tracker.camera import CAMERA_POSITION, Camera
 from tracker.errors import UserError
 from tracker.head_track import HeadTrack
 
+_LARGEST_SIDE, _LONGEST_PX, _MOST_FRAMES = 100_000, 1e7, 10**9
+
 _SAME_ASPECT = 0.01  # pictures made smaller are rounded to whole pixels
 
 
@@ -27,6 +29,9 @@ class ForeignTrack:
         camera: of the pictures that the tracker saw, which may be crops.
         numbers: of the frames in the video, increasing.
         notes: what the file holds and a track does not, one sentence each.
+
+    Raises:
+        ValueError: a camera, or numbers of frames, that no video has; no frames.
     """
 
     poses: Mapping[str, Float[np.ndarray, "frames n"]]
@@ -35,6 +40,19 @@ class ForeignTrack:
     camera: Camera
     numbers: Int[np.ndarray, "frames"]
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        camera = self.camera
+        if not (0 < camera.width <= _LARGEST_SIDE and 0 < camera.height <= _LARGEST_SIDE):
+            raise ValueError(f"pictures of {camera.width}×{camera.height}")
+        if not (0 < camera.focal_px < _LONGEST_PX and max(abs(camera.cx), abs(camera.cy)) < _LONGEST_PX):
+            raise ValueError(f"a camera with focal length {camera.focal_px:g} px and principal point ({camera.cx:g}, {camera.cy:g})")
+        if np.ndim(self.shape) != 1:
+            raise ValueError(f"a shape of shape {np.shape(self.shape)}")
+        if np.ndim(self.expr) != 2 or not len(self.expr) or len(self.numbers) != len(self.expr):
+            raise ValueError(f"expressions of shape {np.shape(self.expr)}")
+        if not 0 <= self.numbers[0] <= self.numbers[-1] < _MOST_FRAMES:
+            raise ValueError(f"frames {self.numbers[0]} to {self.numbers[-1]}")
 
     def select(self, rows: Bool[np.ndarray, "frames"]) -> ForeignTrack:
         """Some of the frames."""

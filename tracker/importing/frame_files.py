@@ -3,6 +3,7 @@ them is executed. Both keep FLAME's axes and differ in their cameras."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,39 +45,36 @@ def read_metrical(path: Path, head: HeadAsset) -> ForeignTrack:
     """metrical-tracker's ``checkpoint/*.frame``.
 
     Raises:
-        UserError: there are none, or they are not as that tracker writes them.
+        UserError: there are none, or they cannot be read.
     """
-    return _read(path, head, "metrical-tracker")
+    return _read(path, head, _metrical_camera)
 
 
 def read_pixel3dmm(path: Path, head: HeadAsset) -> ForeignTrack:
     """Pixel3DMM's ``checkpoint/*.frame``.
 
     Raises:
-        UserError: there are none, or they are not as that tracker writes them.
+        UserError: there are none, or they cannot be read.
     """
-    return _read(path, head, "Pixel3DMM")
+    return _read(path, head, _pixel3dmm_camera)
 
 
-def _read(path: Path, head: HeadAsset, tracker: str) -> ForeignTrack:
+def _read(path: Path, head: HeadAsset, camera_of: Callable[[list[_Frame]], _Seen]) -> ForeignTrack:
     files = frames_in(path)
     if not files:
         raise UserError(f"{path}: it holds no *.frame of metrical-tracker or Pixel3DMM")
     frames = [load_frame(file) for file in files]
-    try:
-        flame = [f["flame"] for f in frames]
-        shape = _array(flame[0]["shape"]).ravel()
-        expr = np.stack([_array(f["exp"]).ravel() for f in flame])
-        poses = {
-            "jaw_pose": np.stack([_axis_angles(_array(f["jaw"]).reshape(1, 6))[0] for f in flame]),
-            "eyes_pose": np.stack([_axis_angles(_array(f["eyes"]).reshape(2, 6)).ravel() for f in flame]),
-            "neck_pose": np.stack([_axis_angles(_array(f["neck"]).reshape(1, 6))[0] if "neck" in f else np.zeros(3) for f in flame]),
-        }
-        turn, shift, camera = (_metrical_camera if tracker == "metrical-tracker" else _pixel3dmm_camera)(frames)
-        lids = max(np.abs(_array(f.get("eyelids", 0.0))).max() for f in flame)
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: its .frame files are not as {tracker} writes them ({type(error).__name__}: {error})") from error
+    flame = [f["flame"] for f in frames]
+    shape = _array(flame[0]["shape"]).ravel()
+    expr = np.stack([_array(f["exp"]).ravel() for f in flame])
+    poses = {
+        "jaw_pose": np.stack([_axis_angles(_array(f["jaw"]).reshape(1, 6))[0] for f in flame]),
+        "eyes_pose": np.stack([_axis_angles(_array(f["eyes"]).reshape(2, 6)).ravel() for f in flame]),
+        "neck_pose": np.stack([_axis_angles(_array(f["neck"]).reshape(1, 6))[0] if "neck" in f else np.zeros(3) for f in flame]),
+    }
+    turn, shift, camera = camera_of(frames)
     poses["rotation"], poses["translation"] = placed(head, shape, expr, turn, shift)
+    lids = max(float(np.abs(_array(f.get("eyelids", 0.0))).max(initial=0)) for f in flame)
     return ForeignTrack(poses, shape, expr, camera, _numbers(files), (NO_EYELIDS,) if lids > 0 else ())
 
 

@@ -80,7 +80,7 @@ def import_track(
     from tracker.importing.foreign import around, on_full_frame
 
     path, name = Path(path), name or tracker_of(Path(path))
-    found = _reader(name)(path, head)
+    found = _read(name, path, head)
     notes = (*found.notes, *_edition_note(IMPORTERS[name], head))
     if source is None:
         return found.to_track(head, found.numbers / frame_rate, frame_rate), notes
@@ -162,8 +162,20 @@ def _edition_note(importer: Importer, head: HeadAsset) -> tuple[str, ...]:
     return (f"{importer.name} uses FLAME {importer.edition}, and this head is called {head.name!r}: another edition shows another face",)
 
 
-def _reader(name: str) -> Callable[[Path, HeadAsset], ForeignTrack]:
+def _read(name: str, path: Path, head: HeadAsset) -> ForeignTrack:
+    """What a tracker's files say.
+
+    Raises:
+        UserError: there is no such tracker, or files that it does not write.
+    """
     if name not in IMPORTERS:
         raise UserError(f"unknown tracker {name!r}; known are {', '.join(IMPORTERS)}")
     module, function = IMPORTERS[name].reader.split(":")
-    return getattr(import_module(module), function)
+    reader: Callable[[Path, HeadAsset], ForeignTrack] = getattr(import_module(module), function)
+    import numpy as np
+
+    try:
+        with np.errstate(all="ignore"):  # what is no number in the end is refused
+            return reader(path, head)
+    except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError) as error:  # what odd arrays lead to
+        raise UserError(f"{path}: not as {name} writes it ({type(error).__name__}: {' '.join(str(error).split())})") from error

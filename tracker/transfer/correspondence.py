@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.interpolate import RBFInterpolator
+from scipy.spatial import cKDTree
 
 from flame_assets.asset import HeadAsset
 from flame_assets.normals import vertex_normals
@@ -19,6 +20,7 @@ from flame_assets.surface_points import Surface, SurfaceHits
 _SKIN_LANDMARKS = 468  # further ones are irises
 _SPLINE_SMOOTHING = 1e-7  # m²: landmarks of two heads agree to a fraction of a millimetre
 _FARTHEST_M = 0.006
+_ABOUT_M = 0.015
 _ROUNDS = (0.025, 0.012, 0.006)  # metres within which the surface draws a point of the skull, round by round
 _FOLLOWED = 400  # points of the skull that draw their neighbourhood along
 _HIDDEN = ("eyes", "left_eyeball", "right_eyeball", "teeth", "tongue", "mouth_interior", "left_eye_socket", "right_eye_socket")
@@ -32,7 +34,7 @@ def same_topology(source: HeadAsset, target: HeadAsset) -> bool:
 def correspondence(source: HeadAsset, target: HeadAsset) -> tuple[np.ndarray, SurfaceHits, Float[np.ndarray, "3 3"]]:
     """Vertices of ``source``'s face, where they are on ``target``, and how displacements turn and scale from one to the other."""
     aligned, laid, turn = _laid_by_landmarks(source, target)
-    vertices = np.flatnonzero(source.regions["face"])
+    vertices = np.flatnonzero(face_vertices(source))
     hits = _skin_surface(target).nearest(laid[vertices], vertex_normals(aligned, source.faces)[vertices])
     near = np.linalg.norm(hits.points - laid[vertices], axis=1) < _FARTHEST_M
     return vertices[near], _some(hits, near), turn
@@ -45,7 +47,7 @@ def head_correspondence(source: HeadAsset, target: HeadAsset) -> tuple[Int[np.nd
         return _same_vertices(target)
     aligned, laid, _ = _laid_by_landmarks(source, target)
     skin = np.flatnonzero(skin_vertices(source))
-    face = source.regions["face"][skin]
+    face = face_vertices(source)[skin]
     surface, normals = _skin_surface(target), vertex_normals(aligned, source.faces)[skin]
     rng = np.random.default_rng(0)
     start, goal = aligned[skin], laid[skin]
@@ -72,6 +74,15 @@ def skin_vertices(head: HeadAsset) -> Bool[np.ndarray, "verts"]:
     return used & ~hidden
 
 
+def face_vertices(head: HeadAsset) -> Bool[np.ndarray, "verts"]:
+    """The face, as the head names it; the skin about its landmarks where it names none (a FLAME file without its masks)."""
+    if "face" in head.regions:
+        return head.regions["face"]
+    marks = head.landmarks["mediapipe"]
+    places = marks.positions(head.v_template, head.faces)[marks.indices < _SKIN_LANDMARKS]
+    return skin_vertices(head) & (cKDTree(places).query(head.v_template)[0] < _ABOUT_M)
+
+
 def _laid_by_landmarks(source: HeadAsset, target: HeadAsset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """All vertices of ``source`` after the similarity and after the spline, and the similarity's turn and scale."""
     first, second = source.landmarks["mediapipe"], target.landmarks["mediapipe"]
@@ -83,7 +94,7 @@ def _laid_by_landmarks(source: HeadAsset, target: HeadAsset) -> tuple[np.ndarray
     aligned = scale * source.v_template @ rotation.T + shift
     spline = RBFInterpolator(scale * here @ rotation.T + shift, there, smoothing=_SPLINE_SMOOTHING, neighbors=60)
     laid = np.array(aligned)
-    face = source.regions["face"]
+    face = face_vertices(source)
     laid[face] = spline(aligned[face])
     return aligned, laid, scale * rotation
 

@@ -29,7 +29,7 @@ from tracker.stages.fit_settings import FitBase
 from tracker.stages.keyframes import spread_frames
 from tracker.stages.recipe import variables
 from tracker.track_vertices import track_vertices
-from tracker.transfer.correspondence import head_correspondence, same_topology, skin_vertices
+from tracker.transfer.correspondence import face_vertices, head_correspondence, same_topology, skin_vertices
 
 _FACE_POINTS, _OTHER_POINTS = 700, 250
 _KEYFRAMES, _AT_ONCE = 12, 16  # frames
@@ -80,7 +80,7 @@ def transfer(track: HeadTrack, source: HeadAsset, target: HeadAsset, progress: P
 
     Args:
         track: of the head ``source``.
-        source, target: heads with landmarks and a region ``face``, or of one topology.
+        source, target: heads with MediaPipe's landmarks.
         progress: told of the frames.
 
     Raises:
@@ -119,7 +119,7 @@ class _Pairs:
     @staticmethod
     def between(source: HeadAsset, target: HeadAsset) -> _Pairs:
         vertices, hits = head_correspondence(source, target)
-        face = source.regions.get("face", skin_vertices(source))[vertices]
+        face = face_vertices(source)[vertices]
         rng = np.random.default_rng(0)
         chosen = [rng.permutation(np.flatnonzero(part))[:most] for part, most in ((face, _FACE_POINTS), (~face, _OTHER_POINTS))]
         return _Pairs(vertices, hits, face, np.sort(np.concatenate(chosen)), same_topology(source, target))
