@@ -57,7 +57,7 @@ setup(
         "openvino>=2025.0",
     ],
     extras_require={
-        "test": ["pytest>=8", "smplx>=0.1.28", "pygltflib>=1.16", "onnx>=1.17", "tensorboard>=2.17", "import-linter>=2.10", "python-osc>=1.9"],
+        "test": ["pytest>=8", "smplx>=0.1.28", "pygltflib>=1.16", "onnx>=1.17", "tensorboard>=2.17", "import-linter>=2.10", "python-osc>=1.9", "hypothesis>=6.100"],
         # reads the backbone's weights, writes logs; CoTracker3 is the user's own installation
         "train": ["onnx>=1.17", "tensorboard>=2.17", "matplotlib>=3.8"],
         "export": ["onnx>=1.17"],

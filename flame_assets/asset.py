@@ -184,16 +184,15 @@ def load_npz(path: Path) -> HeadAsset:
         AssetError: the file is not such an ``.npz``, its arrays do not fit together, or are no head
             (:mod:`flame_assets.checks`).
     """
-    from flame_assets.checks import check_head, check_sizes
+    from flame_assets.checks import check_head
+    from flame_assets.safe_npz import LARGEST_BYTES, TooLargeError, read_npz
 
-    check_sizes(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            data = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+        data = read_npz(path)
+    except TooLargeError as error:
+        raise AssetError(f"{path}: {error}, and no head needs more than {LARGEST_BYTES / 1e9:g}") from error
+    except ValueError as error:
         raise AssetError(f"{path}: not a readable .npz head file ({error})") from error
-    except Exception as error:  # zipfile and zlib raise their own types on damaged archives
-        raise AssetError(f"{path}: damaged .npz head file ({error})") from error
     missing = [k for k in _NEEDED if k not in data]
     if missing:
         raise AssetError(f"{path}: not a head file of this project; it lacks {', '.join(missing)}")

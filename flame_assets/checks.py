@@ -1,20 +1,15 @@
-"""Is this file a head? Looked at before and after its arrays are read, so that what is none ends in one clear line.
+"""Is this file a head? Looked at after its arrays are read, so that what is none ends in one clear line.
 
 Without these checks a damaged or hostile file fails deep inside the fit, fits something that is no head, or fills the memory.
 """
 
 from __future__ import annotations
 
-import math
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from flame_assets.asset import AssetError, HeadAsset
-
-LARGEST_BYTES = 1_000_000_000
-"""All arrays of a head file together, unpacked; the default head's take 24 MB, FLAME's 27 MB."""
 
 SMALLEST_M, LARGEST_M = 0.1, 1.0
 """The longest side of a head with its neck; files in centimetres or millimetres lie far outside."""
@@ -22,27 +17,6 @@ SMALLEST_M, LARGEST_M = 0.1, 1.0
 _FEWEST_VERTICES = 100
 _LARGEST_MOVE_M = 1.0
 _WEIGHT_ERROR = 0.02  # half-precision files round the sum of five weights by less
-
-
-def check_sizes(path: Path) -> None:
-    """Refuse an ``.npz`` whose arrays would unpack to more than a head needs, from their headers alone.
-
-    Raises:
-        AssetError: too large. Damage of any other kind is left to the reader.
-    """
-    total = 0
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.infolist():
-                with archive.open(member) as file:
-                    version = np.lib.format.read_magic(file)
-                    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                    shape, _, dtype = read(file)
-                total += max(math.prod(shape) * dtype.itemsize, member.file_size)
-    except Exception:  # zipfile, zlib and numpy each have types of their own for damaged files; the reader tells of them
-        return
-    if total > LARGEST_BYTES:
-        raise AssetError(f"{path}: its arrays take {total / 1e9:.1f} GB unpacked, and no head needs more than {LARGEST_BYTES / 1e9:g}")
 
 
 def check_head(asset: HeadAsset, path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from flame_assets.asset import AssetError, HeadAsset, LandmarkEmbedding
 from flame_assets.restricted_pickle import load_npy, load_pickle
+from flame_assets.safe_npz import read_npz
 
 N_IDENTITY = 300
 """Identity directions of every FLAME edition; what follows them in ``shapedirs`` is expression."""
@@ -203,12 +204,12 @@ def _landmarks(files: FlameFiles, triangles: int) -> dict[str, LandmarkEmbedding
 
 
 def _mediapipe(path: Path, triangles: int) -> LandmarkEmbedding:
+    keys = ("landmark_indices", "lmk_face_idx", "lmk_b_coords")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            parts = [archive[key] for key in ("landmark_indices", "lmk_face_idx", "lmk_b_coords")]
-    except Exception as error:  # zipfile, zlib and numpy each have types of their own for damaged files
-        reason = " ".join(str(error).split())[:100]
-        raise AssetError(f"{path}: not FLAME's MediaPipe landmark embedding ({reason})") from error
+        arrays = read_npz(path, keys)
+        parts = [arrays[key] for key in keys]
+    except (ValueError, KeyError) as error:
+        raise AssetError(f"{path}: not FLAME's MediaPipe landmark embedding ({str(error)[:100]})") from error
     return _embedding(*parts, triangles, path)
 
 

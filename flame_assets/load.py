@@ -15,8 +15,9 @@ import numpy as np
 
 from flame_assets.asset import AssetError, HeadAsset, load_npz, save_npz
 from flame_assets.canonical import CUBE_VERSION, canonical_coordinates
-from flame_assets.checks import LARGEST_BYTES
+from flame_assets.checks import check_head
 from flame_assets.flame_files import find_flame_files, read_flame
+from flame_assets.safe_npz import LARGEST_BYTES
 from flame_assets.user_cache import cache_folder, note_use, trim_cache
 
 DEFAULT_HEAD = Path(__file__).resolve().parent / "default_head.npz"
@@ -47,11 +48,16 @@ def _load(path: Path, cache: Path | None) -> HeadAsset:
         raise AssetError(f"{path}: a pipe or a device, not a file; save the head to a file first")
     if path.is_dir() or path.suffix.lower() != ".npz":
         files = find_flame_files(path)
-        return _cached(_digest(files.present()), cache, lambda: _complete(read_flame(files)))
+        return _cached(_digest(files.present()), cache, lambda: _complete(_checked(read_flame(files), files.model)))
     asset = load_npz(path)
     if "mediapipe" in asset.landmarks and asset.canonical is not None:
         return asset
     return _cached(_digest([path]), cache, lambda: _complete(asset))
+
+
+def _checked(asset: HeadAsset, path: Path) -> HeadAsset:
+    check_head(asset, path)
+    return asset
 
 
 def _digest(files: list[Path]) -> str:

@@ -11,6 +11,7 @@ A pickle is a small program: it may name any function of any module and call it.
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import pickletools
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from flame_assets.asset import AssetError
+from flame_assets.safe_npz import read_header
 
 MAX_ELEMENTS = 200_000_000
 """Largest array that is decoded; a head model's largest has six million numbers."""
@@ -162,12 +164,12 @@ def load_npy(data: bytes, source: str) -> Any:
     """
     stream = io.BytesIO(data)
     try:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version[0] == 1 else np.lib.format.read_array_header_2_0
-        shape, _, dtype = header(stream)
+        shape, dtype = read_header(stream)
         if not dtype.hasobject:
-            return np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError) as error:
+            if math.prod(shape) * dtype.itemsize > len(data):  # nothing is to be reserved for what is not there
+                raise ValueError("the file ends in the middle")
+            return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, OverflowError) as error:
         raise AssetError(f"{source}: not a readable .npy file ({' '.join(str(error).split())[:120]})") from error
     value = load_pickle(data[stream.tell() :], source)
     return value.item() if isinstance(value, np.ndarray) and shape == () else value

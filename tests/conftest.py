@@ -1,6 +1,7 @@
 """PyTorch on one thread, as the program itself runs it: small matrices only get slower on more, most of all on busy machines.
 
-``--all-inputs`` runs the generated bad inputs that are left out otherwise: more of a kind, or slow.
+``--all-inputs`` runs the generated bad inputs that are left out otherwise: more of a kind, or slow. ``--fuzz-seconds`` tries
+random damage of all files that are read for so long (tests/test_fuzzing.py).
 """
 
 import signal
@@ -13,6 +14,7 @@ torch.set_num_threads(1)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all-inputs", action="store_true", help="every generated bad input, the slow ones too")
+    parser.addoption("--fuzz-seconds", type=float, default=0.0, help="how long random damage is tried, all readers together (default: a few files of each)")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from flame_assets import checks
+from flame_assets import safe_npz
 from flame_assets.asset import AssetError, load_npz, save_npz
 from flame_assets.load import DEFAULT_HEAD
 from tests.heads import tiny_head
@@ -91,7 +91,7 @@ def test_what_is_no_head_is_refused(tmp_path, change, said):
 
 def test_a_bomb_is_refused_by_its_headers(tmp_path, monkeypatch):
     """Four terabytes in two kilobytes, and zeros packed a thousandfold, against a limit made low to save the test's time."""
-    monkeypatch.setattr(checks, "LARGEST_BYTES", 20_000_000)
+    monkeypatch.setattr(safe_npz, "LARGEST_BYTES", 20_000_000)
     save_npz(tiny_head(), tmp_path / "head.npz")
     arrays = arrays_of(tmp_path / "head.npz")
     for path, data in ((tmp_path / "claims.npz", b""), (tmp_path / "zeros.npz", bytes(1 << 20))):

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from flame_assets.safe_npz import read_npz
 from flame_assets.stable_npz import write_stable_npz
 from tracker.camera import PhotoCameras
 from tracker.errors import UserError
@@ -77,8 +78,7 @@ def load_track(path: Path) -> HeadTrack:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give the flame_params.npz of a finished run")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            data = {key: archive[key] for key in archive.files}
+        data = read_npz(path)
         names = tuple(str(n) for n in data["expression_names"])
         k = data["K"]
         return HeadTrack(
@@ -100,8 +100,8 @@ def load_track(path: Path) -> HeadTrack:
         )
     except KeyError as error:
         raise UserError(f"{path}: it lacks {error}; only a flame_params.npz of this program can be read") from error
-    except Exception as error:  # damaged archives raise types of zipfile and zlib; wrong arrays raise ValueError
-        raise UserError(f"{path}: not a readable flame_params.npz ({error}); run the tracker again") from error
+    except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:  # arrays of other kinds and shapes
+        raise UserError(f"{path}: not a readable flame_params.npz ({' '.join(str(error).split())[:200]}); run the tracker again") from error
 
 
 def _photos(data: dict[str, np.ndarray]) -> PhotoCameras:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from flame_assets.asset import HeadAsset
+from flame_assets.safe_npz import names_in_npz, read_npz
 from tracker.camera import CAMERA_POSITION, Camera
 from tracker.errors import UserError
 from tracker.head_track import POSE_SIZES
@@ -26,9 +27,8 @@ def keys_of(path: Path) -> frozenset[str]:
         UserError: it cannot be read.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return frozenset(file.files)
-    except Exception as error:  # damaged archives raise types of zipfile and zlib
+        return names_in_npz(path)
+    except ValueError as error:
         raise UserError(f"{path}: not a readable .npz ({error})") from error
 
 
@@ -104,9 +104,8 @@ def _arrays(path: Path, needed: tuple[str, ...], lacking: str, more: tuple[str, 
     if missing:
         raise UserError(f"{path}: {lacking.format(', '.join(missing))}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            data = {key: file[key] for key in (*needed, *more) if key in file.files}
-    except Exception as error:  # damaged archives raise types of zipfile and zlib
+        data = read_npz(path, (*needed, *more))
+    except ValueError as error:
         raise UserError(f"{path}: not a readable .npz ({error})") from error
     odd = [key for key in data if data[key].dtype.kind not in "fiub"]
     if odd or len(data[needed[0]].shape) != 2:
