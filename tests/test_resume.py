@@ -187,7 +187,7 @@ def test_what_an_earlier_run_wrote_and_this_one_does_not_goes(runs, whole, tmp_p
     (result / "notes.txt").write_text("mine")
     assert (result / "meshes").is_dir() and (result / "overlay.mp4").is_file()
     assert runs(tmp_path, "--preset", "fast", "--no-overlay", frames=2)["status"] == 0
-    assert sorted(p.name for p in result.iterdir()) == ["flame_params.npz", "head.glb", "notes.txt", "summary.json"]
+    assert sorted(p.name for p in result.iterdir()) == ["flame_params.npz", "head.glb", "notes.txt", "report.html", "summary.json"]
 
 
 def test_another_video_does_not_replace_a_result_unasked(runs, whole, tmp_path):
