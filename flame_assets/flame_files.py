@@ -170,7 +170,8 @@ def _array(model: dict[str, Any], key: str, source: str, dtype: type) -> np.ndar
         raise AssetError(f"{source}: {key} is a {type(value).__name__} where FLAME has an array of numbers")
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         raise AssetError(f"{source}: {key} contains values that are not finite; download the file again")
-    return np.ascontiguousarray(value.astype(dtype))
+    with np.errstate(invalid="ignore", over="ignore"):  # numbers beyond the type are refused by what they become
+        return np.ascontiguousarray(value.astype(dtype))
 
 
 def _masks(path: Path, vertices: int) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ import io
 import math
 import pickle
 import pickletools
+import warnings
 from typing import Any
 
 import numpy as np
@@ -151,9 +152,11 @@ def _check_memo(data: bytes) -> None:
     Raises:
         ValueError: such a number, or opcodes that do not exist.
     """
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-        if opcode.name in _PUTS and not 0 <= argument <= count + 1:
-            raise ValueError("it numbers objects that it does not have")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd escapes in its strings
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            if opcode.name in _PUTS and not 0 <= argument <= count + 1:
+                raise ValueError("it numbers objects that it does not have")
 
 
 def load_npy(data: bytes, source: str) -> Any:

@@ -6,6 +6,7 @@ unpack to ten gigabytes, and damaged ones raise a dozen types of zipfile, zlib, 
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 from collections.abc import Container
@@ -17,7 +18,7 @@ import numpy as np
 LARGEST_BYTES = 1_000_000_000
 """All arrays of a file together, unpacked; a head's take 30 MB, a track's a kilobyte a frame."""
 
-_LONGEST = 160
+_LONGEST, _LONGEST_HEADER = 160, 10_000
 
 
 class TooLargeError(ValueError):
@@ -32,8 +33,13 @@ def read_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype]:
     """
     try:
         version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0), (3, 0)):
+            raise ValueError(f"version {version[0]}.{version[1]} is not known")
+        length = file.read(2 if version == (1, 0) else 4)
+        if (count := int.from_bytes(length, "little")) > _LONGEST_HEADER:  # as much would be reserved
+            raise ValueError(f"{count} bytes long")
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
+        shape, _, dtype = read(io.BytesIO(length + file.read(count)))
     except Exception as error:  # its text is parsed as Python's, which has errors of its own for each mistake
         raise ValueError(f"no header of an array ({_short(error)})") from None
     if any(n < 0 for n in shape):

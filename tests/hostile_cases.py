@@ -78,6 +78,8 @@ def unprivileged(wanted: bool) -> Iterator[None]:
     if not wanted or not hasattr(os, "geteuid") or os.geteuid() != 0:
         yield
         return
+    for codec in ("cp437", "utf-8-sig", "idna"):  # Python's own files may not be for everybody to read
+        "".encode(codec)
     os.seteuid(NOBODY)
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -33,11 +34,17 @@ def archive(path: Path, **members: bytes) -> Path:
 
 
 @pytest.mark.parametrize(
-    "member", [header((10**6,)), header((-1, 3)), header((3,), "|O") + bytes(24), b"no array", b"", b"\x93NUMPY\x01\0v\0" + b"{" * 118, header((3,))[:-40]]
-)
+    "member",
+    [header((10**6,)), header((-1, 3)), header((3,), "|O") + bytes(24), b"no array", b"", b"\x93NUMPY\x01\0v\0" + b"{" * 118, header((3,))[:-40],
+     b"\x93NUMPY\x02\0\xff\xff\xff\x7f{}", b"\x93NUMPYY\0v\0{'de" + header((3,))[10:]],  # the last two: headers of two gigabytes
+)  # fmt: skip
 def test_what_is_no_array_is_one_line(tmp_path, member):
+    tracemalloc.start()
     with pytest.raises(ValueError) as error:
         read_npz(archive(tmp_path / "a.npz", a=header((2,)) + bytes(8), b=member))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
     assert not isinstance(error.value, TooLargeError) and "\n" not in str(error.value) and len(str(error.value)) < 200
     assert set(read_npz(tmp_path / "a.npz", {"a"})) == {"a"} and names_in_npz(tmp_path / "a.npz") == {"a", "b"}
 

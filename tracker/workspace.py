@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -55,14 +57,13 @@ def result_folder(
     """
     target = out / name
     try:
+        _check_place(out, target, out / f".{name}.part")
         out.mkdir(parents=True, exist_ok=True)
-        if target.exists() and not target.is_dir():
-            raise UserError(f"--out: {target} is a file; move it away or choose another folder")
-        if target.is_dir() and not os.access(target, os.W_OK):
-            raise UserError(f"--out: {target} cannot be written; choose another folder with --out")
         work = _WorkFolder.claim(out, name, None if restart else belongs_to, belongs_to, say)
     except OSError as error:
-        raise UserError(f"--out: {out} cannot be written ({error.strerror}); choose another folder with --out") from error
+        if error.errno == errno.ENAMETOOLONG and os.path.isdir(out):
+            raise UserError(f"the name of the video is too long for its folder of results, {_shortened(name)}; rename the video") from error
+        raise UserError(f"--out: {_shortened(str(out))} cannot be written ({error.strerror}); choose another folder with --out") from error
     keep = False
     try:
         yield work.staging, work.scratch
@@ -74,6 +75,41 @@ def result_folder(
         raise
     finally:
         work.release(keep)
+
+
+def _check_place(out: Path, target: Path, work: Path) -> None:
+    """What lies where folders are to be, and is none, is said before any work is done. Links are followed but for the work folder's:
+    what is in that is removed.
+
+    Raises:
+        UserError: there is such a thing, or the result's folder cannot be written.
+        OSError: it cannot be known.
+    """
+    for path in (out, target):
+        kind = _no_folder(path)
+        if kind:
+            raise UserError(f"--out: {path} is {kind}, and no folder; move it away or choose another folder")
+    if _no_folder(work) or work.is_symlink():
+        raise UserError(f"--out: {work} is in the way, where this program keeps its unfinished work; move it away or choose another folder")
+    if target.is_dir() and not os.access(target, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise UserError(f"--out: {target} cannot be written; choose another folder with --out")
+
+
+def _no_folder(path: Path) -> str:
+    """What is there, if anything but a folder is."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "a link to itself"
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return "a link to nothing" if os.path.islink(path) else ""
+        raise
+    return "" if stat.S_ISDIR(mode) else "a file" if stat.S_ISREG(mode) else "a device or a pipe"
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 80 else f"{name[:40]}…{name[-20:]}"
 
 
 class _WorkFolder:
