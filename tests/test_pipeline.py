@@ -13,7 +13,7 @@ import pytest
 from tests.make_clips import write_clip
 from tracker.cli import main
 from tracker.export.flame_params import load_track
-from tracker.stages.fit import nearest_index
+from tracker.stages.gaps import nearest_index
 from tracker.video.packaged_clips import EXCERPT
 
 FRAMES = 30

@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 import psutil
 
+from tracker.head_track import HeadTrack
+
 PAGE = "report.html"
 """Name of the page that shows a result."""
+
+_CUTS_TOLD = 8  # in the closing summary
 
 
 def peak_memory_mb() -> float:
@@ -40,12 +44,14 @@ class RunReport:
         files: output names in it.
         head, preset: what was used.
         where: what worked where: the fit, the drawing, the network; and the ``reason``.
-        frames, valid_frames: how many frames the video gave, and how many have a tracked head.
+        frames, valid_frames: how many frames the video gave, and in how many a head was tracked.
         error_percent: ``(valid_frames,)`` each frame's median landmark error, percent of its inter-ocular distance.
         focal_px, focal_log_sigma: focal length, and its posterior relative standard deviation (0 when it was given).
         seconds: wall clock by stage; total_seconds: of the whole run, start-up included.
         peak_memory_mb: largest resident memory.
         notes: what the user should know, one sentence each.
+        shots: see :func:`shots_of`; people: how many different ones they show.
+        interpolated_frames: how many frames have a head that lies between those of frames nearby.
         video: what tells the video from others of the same name.
         asked: digest of what was asked for, the video aside.
     """
@@ -64,6 +70,9 @@ class RunReport:
     total_seconds: float
     peak_memory_mb: float
     notes: tuple[str, ...] = field(default=())
+    shots: tuple[Mapping[str, Any], ...] = field(default=())
+    people: int = 1
+    interpolated_frames: int = 0
     video: Mapping[str, Any] = field(default_factory=dict)
     asked: str = ""
 
@@ -77,6 +86,10 @@ class RunReport:
             "device": self.where,
             "frames": self.frames,
             "valid_frames": self.valid_frames,
+            "interpolated_frames": self.interpolated_frames,
+            "people": self.people,
+            "cuts": [shot["first_frame"] for shot in self.shots[1:]],
+            "shots": [dict(shot) for shot in self.shots],
             "landmark_error_percent_of_inter_ocular": {
                 "median": float(np.median(self.error_percent)),
                 "p95": float(np.percentile(self.error_percent, 95)),
@@ -99,8 +112,10 @@ class RunReport:
         numbers = self.json()
         error = numbers["landmark_error_percent_of_inter_ocular"]
         sigma = f" ± {100 * self.focal_log_sigma:.0f} %" if self.focal_log_sigma else " (given)"
+        between = f", {self.interpolated_frames} interpolated" if self.interpolated_frames else ""
         lines = [
-            f"{self.valid_frames} of {self.frames} frames tracked · head {self.head} · preset {self.preset}",
+            f"{self.valid_frames} of {self.frames} frames tracked{between} · head {self.head} · preset {self.preset}",
+            *self._words_on_shots(),
             "worked on       " + ", ".join(f"{what} {device}" for what, device in self.where.items() if what != "reason")
             + f" ({self.where['reason']})",
             f"landmark error  median {error['median']:.2f} %, 95th percentile {error['p95']:.2f} % of the inter-ocular distance",
@@ -116,3 +131,27 @@ class RunReport:
         if PAGE in self.files:
             lines.append(f"to look at it, open {self.folder / PAGE} in a browser")
         return "\n".join(lines)
+
+    def _words_on_shots(self) -> list[str]:
+        if len(self.shots) < 2:
+            return []
+        who = "one person" if self.people == 1 else f"{self.people} people"
+        cuts = [f"{shot['first_frame']} ({shot['begins_s']:.2f} s)" for shot in self.shots[1:]]
+        more = f" and {len(cuts) - _CUTS_TOLD} more, see summary.json" if len(cuts) > _CUTS_TOLD else ""
+        return [f"shots           {len(self.shots)}, of {who}; cut at frames {', '.join(cuts[:_CUTS_TOLD])}{more}"]
+
+
+def shots_of(track: HeadTrack) -> tuple[dict[str, Any], ...]:
+    """What is to be told of each shot: its first and last frame, when it begins (seconds), in how many frames a head was tracked, and
+    the person's number; None in shots without a head."""
+    numbers = np.zeros(track.n_frames, int) if track.shot is None else track.shot
+    person = np.zeros(track.n_frames, int) if track.person is None else track.person
+    found = []
+    for number in np.unique(numbers).tolist():
+        frames = np.flatnonzero(numbers == number)
+        seen = frames[track.tracked[frames]]
+        found.append({
+            "first_frame": int(frames[0]), "last_frame": int(frames[-1]), "begins_s": round(float(track.timestamps[frames[0]]), 4),
+            "valid_frames": len(seen), "person": int(person[seen[0]]) if len(seen) else None,
+        })  # fmt: skip
+    return tuple(found)

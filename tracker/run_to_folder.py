@@ -20,7 +20,7 @@ from tracker.pipeline import OBSERVATIONS, Request, camera_of, run, user_errors
 from tracker.progress import Progress, Say, StageClock, say_nothing, silent
 from tracker.report import ReportData, Strip, write_report
 from tracker.result import TrackResult
-from tracker.run_report import PAGE, RunReport, peak_memory_mb
+from tracker.run_report import PAGE, RunReport, peak_memory_mb, shots_of
 from tracker.work_identity import asked_for, video_identity, work_identity
 from tracker.workspace import SUMMARY, read_json, result_folder
 
@@ -148,14 +148,17 @@ def report_of(
         preset=result.preset,
         where=result.where,
         frames=track.n_frames,
-        valid_frames=int(track.valid.sum()),
-        error_percent=fit.error_percent[track.valid],
+        valid_frames=int(track.tracked.sum()),
+        error_percent=fit.error_percent[track.tracked],
         focal_px=track.focal_px,
         focal_log_sigma=fit.focal_log_sigma,
         seconds=clock.seconds,
         total_seconds=clock.total,
         peak_memory_mb=peak_memory_mb(),
         notes=result.notes,
+        shots=shots_of(track),
+        people=track.n_people,
+        interpolated_frames=int((track.valid & ~track.tracked).sum()),
         video=video or {},
         asked=asked,
     )

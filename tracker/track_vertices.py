@@ -55,7 +55,7 @@ def posed_frames(model: HeadModel, track: HeadTrack, frames: slice) -> PosedHead
     def tensor(values: np.ndarray) -> Tensor:
         return torch.as_tensor(values, dtype=model.dtype, device=model.device)
 
-    shaped = model.with_shape(tensor(track.shape), tensor(track.expr[frames]))
+    shaped = model.with_shape(tensor(track.shapes_of(frames)), tensor(track.expr[frames]))
     poses = (track.rotation, track.neck_pose, track.jaw_pose, track.eyes_pose)
     return shaped.with_pose(*(tensor(pose[frames]) for pose in poses))
 

@@ -77,7 +77,7 @@ def projected_landmarks(tracked: Tracked) -> Float[np.ndarray, "frames 68 2"]:
     embedding = tracked.head.landmarks["ibug68"]
     corners = tracked.vertices[:, tracked.head.faces[embedding.faces]]
     pixels = tracked.pixels(np.einsum("fnkc,nk->fnc", corners, embedding.barycentrics))
-    return np.where(tracked.track.valid[:, None, None], pixels, np.nan)
+    return np.where(tracked.track.tracked[:, None, None], pixels, np.nan)
 
 
 def nme_pct(points: Float[np.ndarray, "frames 68 2"], reference: Float[np.ndarray, "frames 68 2"]) -> float:

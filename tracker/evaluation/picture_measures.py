@@ -82,7 +82,7 @@ def flow_agreement_px(tracked: Tracked, video: Path) -> float:
     for frame, image in _frames(tracked, video):
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
-        if not tracked.track.valid[frame]:
+        if not tracked.track.tracked[frame]:
             before = None
             continue
         now = (grey, places.pixels(frame), places.visible(frame))
@@ -106,7 +106,7 @@ def colour_spread(tracked: Tracked, video: Path) -> float:
     places = Places(tracked, spread_points(head, skin_triangles(head), _PLACES))
     rows = []
     for frame, image in _frames(tracked, video):
-        if not tracked.track.valid[frame]:
+        if not tracked.track.tracked[frame]:
             continue
         smooth = cv2.GaussianBlur(image, (0, 0), 1.0)
         colour = _sample(smooth.astype(np.float32), places.pixels(frame))
@@ -139,7 +139,7 @@ def silhouette_iou(tracked: Tracked, masks: Path) -> float:
     files = sorted(p for p in masks.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))
     chin = head.landmarks["ibug68"]
     for frame, file in enumerate(files[: tracked.track.n_frames]):
-        if not tracked.track.valid[frame]:
+        if not tracked.track.tracked[frame]:
             continue
         mask = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE)
         height, width = (int(n) for n in tracked.track.image_size)

@@ -108,16 +108,16 @@ def score(tracked: Tracked, truth: ClipTruth) -> dict[str, float]:
         "gaze_deg": float(np.median(gaze_errors_deg(tracked, truth))),
         "expression": float(np.abs(track.expr - truth.expression).mean()),
         "focal_pct": float(100 * abs(track.focal_px / truth.focal_px - 1)),
-        "failure_rate": float((~track.valid).mean()),
+        "failure_rate": float((~track.tracked).mean()),
         "frames_per_second": track.n_frames / tracked.seconds if tracked.seconds else float("nan"),
     }
     for sigmas, within in zip((1, 2), focal_within(track.focal_px, tracked.focal_log_sigma, truth.focal_px), strict=True):
         scores[f"focal_within_{sigmas}_sigma"] = within
     for name, column in zip(track.expression_names, np.abs(track.expr - truth.expression).mean(0), strict=True):
         scores[f"expression_{name}"] = float(column)
-    if track.valid.any():
-        scores["posed_mm_valid"] = float(errors.posed["all"][track.valid].mean())
-        scores["rotation_deg_valid"] = float(np.median(angle[track.valid]))
+    if track.tracked.any():
+        scores["posed_mm_valid"] = float(errors.posed["all"][track.tracked].mean())
+        scores["rotation_deg_valid"] = float(np.median(angle[track.tracked]))
     for low, high in YAW_BINS:
         there = (np.abs(truth.yaw) >= low) & (np.abs(truth.yaw) < high)
         if there.any():

@@ -30,8 +30,13 @@ def refuses(head: HeadAsset) -> str | None:
 
 
 def flame_shape(track: HeadTrack) -> Float32[np.ndarray, "300"]:
-    """Identity coefficients, padded with zeros to FLAME's number."""
+    """Identity coefficients, padded with zeros to FLAME's number; the first person's where shots show several."""
     return _padded(track.shape, FLAME_IDENTITY)
+
+
+def flame_shapes(track: HeadTrack) -> Float32[np.ndarray, "*frames 300"]:
+    """Identity coefficients for every frame: one set where all have the same."""
+    return _padded(track.shapes_of(slice(None)), FLAME_IDENTITY)
 
 
 def flame_expressions(track: HeadTrack) -> Float32[np.ndarray, "frames 100"]:

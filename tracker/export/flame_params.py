@@ -50,6 +50,10 @@ def write_flame_params(path: Path, track: HeadTrack) -> None:
         "projection_opengl": matrices.projection_opengl,
         "head_name": np.array(track.head_name),
         "head_sha256": np.array(track.head_sha256),
+        "shot": _or_zeros(track.shot, track.n_frames).astype(np.int32),
+        "person": _or_zeros(track.person, track.n_frames).astype(np.int32),
+        "shapes": _padded(track.shape[None] if track.shapes is None else track.shapes, FLAME_IDENTITY if flame else 0),
+        "interpolated": _or_zeros(track.interpolated, track.n_frames).astype(bool),
     }
     if track.photos is not None:
         arrays |= {
@@ -97,11 +101,24 @@ def load_track(path: Path) -> HeadTrack:
             head_sha256=str(data["head_sha256"]),
             frame_rate=float(data["frame_rate"]),
             photos=_photos(data) if "photo_K" in data else None,
+            **_shots(data),
         )
     except KeyError as error:
         raise UserError(f"{path}: it lacks {error}; only a flame_params.npz of this program can be read") from error
     except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:  # arrays of other kinds and shapes
         raise UserError(f"{path}: not a readable flame_params.npz ({' '.join(str(error).split())[:200]}); run the tracker again") from error
+
+
+def _shots(data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a track says of shots, people and gaps, where there is something to say; files of earlier versions say nothing."""
+    found = {name: data[name] for name in ("shot", "interpolated") if name in data and data[name].any()}
+    if "person" in data and len(data["shapes"]) > 1:
+        found |= {"person": data["person"], "shapes": data["shapes"][:, : int(data["n_identity"])]}
+    return found
+
+
+def _or_zeros(values: np.ndarray | None, count: int) -> np.ndarray:
+    return np.zeros(count) if values is None else values
 
 
 def _photos(data: dict[str, np.ndarray]) -> PhotoCameras:

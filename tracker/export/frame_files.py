@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from flame_assets.atomic_files import atomic_folder
 from tracker.camera import CAMERA_POSITION
-from tracker.export.flame_layout import flame_expressions, flame_shape, joint_motion, rows_of, six_numbers
+from tracker.export.flame_layout import flame_expressions, flame_shapes, joint_motion, rows_of, six_numbers
 from tracker.export.registry import ExportJob
 
 METRICAL_FOLDER, PIXEL3DMM_FOLDER = "metrical_tracker", "pixel3dmm"
@@ -58,7 +58,7 @@ def _face(job: ExportJob) -> dict[str, Float[np.ndarray, "frames n"]]:
     eyes = np.concatenate([six_numbers(track.eyes_pose[:, :3]), six_numbers(track.eyes_pose[:, 3:])], axis=1)
     return {
         "exp": flame_expressions(track),
-        "shape": np.broadcast_to(flame_shape(track), (track.n_frames, 300)),
+        "shape": np.broadcast_to(flame_shapes(track), (track.n_frames, 300)),
         "eyes": eyes,
         "eyelids": np.zeros((track.n_frames, 2)),  # these trackers' own shapes; FLAME's files, and so our heads, do not have them
         "jaw": six_numbers(track.jaw_pose),

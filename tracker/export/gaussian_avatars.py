@@ -43,7 +43,7 @@ def export(job: ExportJob) -> list[str]:
     check_tracked(job, "gaussian-avatars")
     track = job.track
     # recentred as VHAP does: the head's mean place is the origin, and the camera moves as far
-    middle = track.translation[track.valid].mean(0)
+    middle = track.translation[track.tracked].mean(0)
     camera, shift = centred(track.camera)
     pose = matrix(np.eye(3), np.array(CAMERA_POSITION) - middle)
     masks, frames = HeadMasks(job.head, track.camera), []

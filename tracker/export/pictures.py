@@ -41,7 +41,7 @@ def masked_frames(job: ExportJob, masks: HeadMasks) -> Iterator[MaskedFrame]:
     """
     track = job.track
     assert job.source is not None
-    numbers = np.flatnonzero(track.valid)
+    numbers = np.flatnonzero(track.tracked)
     seen = track.select(numbers)
     with job.source.open_again() as video:
         for number, frame, vertices in zip(numbers, at_times(video, seen.timestamps), track_vertices(seen, job.head), strict=True):
@@ -56,7 +56,7 @@ def check_tracked(job: ExportJob, name: str) -> None:
     """Raises:
     UserError: there is no frame to write.
     """
-    if not job.track.valid.any():
+    if not job.track.tracked.any():
         raise UserError(f"format {name}: the head was tracked in no frame; nothing to write")
 
 

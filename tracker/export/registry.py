@@ -60,6 +60,7 @@ class Exporter:
         by_default: whether every run of ``track.py`` writes it.
         needs_texture: whether there is nothing to write without a texture.
         needs_video: whether it holds the video's pictures.
+        one_person: whether it holds one identity and pictures of it: frames of others, where shots show several people, are left out.
         library: ``module:package`` that it is made with, when a plain installation lacks that one.
         refuses: ``module:function``, of a head to the reason why the format cannot hold it, None for heads that it can; empty
             for formats that hold every head.
@@ -73,6 +74,7 @@ class Exporter:
     by_default: bool = False
     needs_texture: bool = False
     needs_video: bool = False
+    one_person: bool = False
     library: str = ""
     refuses: str = ""
     refuses_camera: str = ""
@@ -136,11 +138,11 @@ EXPORTERS: dict[str, Exporter] = {
         ),
         Exporter(
             "gaussian-avatars", "gaussian_avatars/transforms.json …", "data set for GaussianAvatars: pictures, masks, FLAME parameters, camera",
-            "tracker.export.gaussian_avatars:export", needs_video=True, refuses=_ONLY_FLAME,
+            "tracker.export.gaussian_avatars:export", needs_video=True, one_person=True, refuses=_ONLY_FLAME,
         ),
         Exporter(
             "nerf", "nerf/transforms.json …", "pictures, masks and cameras around the head at rest, as NeRF's programs read them",
-            "tracker.export.nerf:export", needs_video=True,
+            "tracker.export.nerf:export", needs_video=True, one_person=True,
         ),
     )
 }  # fmt: skip
@@ -184,7 +186,8 @@ def export(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for exporter in exporters:
-            job = ExportJob(track, head, folder, texture, partial(_tell, progress, exporter.name, track.n_frames), source)
+            shown = track.of_main_person() if exporter.one_person else track
+            job = ExportJob(shown, head, folder, texture, partial(_tell, progress, exporter.name, track.n_frames), source)
             names += _imported(exporter.writer)(job)
     except OSError as error:
         reason = error.strerror or error

@@ -2,7 +2,7 @@
 
 glTF deforms a mesh in the head model's own order, morph then skin, so nothing needs to be approximated:
 
-* identity never changes and is baked into the base mesh;
+* identity never changes and is baked into the base mesh; where shots show several people, the others are offsets from the first;
 * expressions are linear offsets, i.e. morph targets;
 * pose correctives are linear in the entries of ``R − I``, i.e. morph targets too, whose weights are those entries. Of
   the 36 only a few combinations matter in one track; :func:`corrective_basis` finds them;
@@ -70,8 +70,10 @@ def build_rig(track: HeadTrack, asset: HeadAsset) -> Rig:
     expressions = model.expression_dirs.numpy()[:, :, used].transpose(2, 0, 1)
     features = (posed.rotations[:, 1:].numpy() - np.eye(3)).reshape(track.n_frames, -1)
     weights, correctives = corrective_basis(features, asset.posedirs.astype(np.float64))
+    identities, shown = other_identities(track, model)
     names = [track.expression_names[i] for i in used] + [f"pose_corrective_{i:02d}" for i in range(len(correctives))]
-    source, scales, unit = unit_weights(np.concatenate([track.expr[:, used], weights], axis=1))
+    names += [f"identity_{i:02d}" for i in range(1, len(identities) + 1)]
+    source, scales, unit = unit_weights(np.concatenate([track.expr[:, used], weights, shown], axis=1))
     return Rig(
         vertices=rest.vertices.numpy(),
         joints=rest_joints,
@@ -79,11 +81,20 @@ def build_rig(track: HeadTrack, asset: HeadAsset) -> Rig:
             names[i] if scale > 0 else f"{names[i]}_negative" for i, scale in zip(source, scales, strict=True)
         ),
         morph_scales=scales,
-        morphs=np.concatenate([expressions, correctives])[source] * scales[:, None, None],
+        morphs=np.concatenate([expressions, correctives, identities])[source] * scales[:, None, None],
         morph_weights=unit,
         rotations=joint_quaternions(track),
         translations=_relative_to_parent(origins, linear),
     )
+
+
+def other_identities(track: HeadTrack, model: HeadModel) -> tuple[Float[np.ndarray, "r verts 3"], Float[np.ndarray, "frames r"]]:
+    """Morph targets that make of the track's first person each other one, and their weights: 1 in that one's frames."""
+    if track.shapes is None or track.person is None:
+        return np.zeros((0, model.n_vertices, 3)), np.zeros((track.n_frames, 0))
+    offsets = track.shapes[1:].astype(np.float64) - track.shapes[0]
+    targets = np.einsum("vck,rk->rvc", model.identity_dirs.numpy(), offsets)
+    return targets, (track.person[:, None] == np.arange(1, track.n_people)).astype(np.float64)
 
 
 def corrective_basis(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from flame_assets.asset import HeadAsset
 from tracker.camera import FocalPrior, focal_prior
 from tracker.errors import UserError
-from tracker.head_track import HeadTrack
+from tracker.head_track import POSE_SIZES, HeadTrack
 from tracker.observe.observations import Observations
 from tracker.observe.reading import DENSE, PICTURES, ObservationReader
 from tracker.observe.sites import skin_triangles, spread_points, spread_sites
@@ -21,14 +20,13 @@ from tracker.progress import Progress, StageClock, silent
 from tracker.residuals.appearance import Appearance
 from tracker.residuals.fit_head import FitHead
 from tracker.stages.fit_settings import FitBase, WindowSettings
-from tracker.stages.keyframes import SharedFit, fit_shared
+from tracker.stages.gaps import filled, nearest_index, short_gaps
+from tracker.stages.identities import Identities, fit_identities
+from tracker.stages.keyframes import SharedFit
 from tracker.stages.start import Start
 from tracker.stages.windows import FrameFits, fit_frames
 
 _DEFAULT_LIMIT = WindowSettings().max_error_percent
-
-# Keyframes are chosen among at most this many frames, evenly spread over the video.
-_KEYFRAME_CANDIDATES = 1000
 
 DENSE_ONLY_CONFIDENCE = 0.5
 """Confidence at most of frames whose face no detector found and the dense cues alone tracked."""
@@ -43,9 +41,9 @@ class Fit:
 
     Attributes:
         track: the result.
-        error_percent: each frame's median landmark error, percent of its inter-ocular distance; infinite without a head.
+        error_percent: each frame's median landmark error, percent of its inter-ocular distance; infinite without a tracked head.
         focal_log_sigma: posterior standard deviation of ``log(focal)``, 0 when it was given.
-        appearance: albedo and light of the skin, or None.
+        appearance: albedo and light of the skin, or None; of the first person where shots show several.
         found: frames whose landmarks counted.
         started: how many frames an earlier track knew; None when there was none.
     """
@@ -59,16 +57,24 @@ class Fit:
 
     def notes(self) -> Iterator[str]:
         """What the user should know of how the frames were tracked, one sentence each."""
-        valid = self.track.valid
+        track = self.track
         if self.started is not None:
-            yield f"the track to start from has a head in {self.started} of these {len(valid)} frames"
-        blind = int((valid & ~self.found).sum())
+            yield f"the track to start from has a head in {self.started} of these {track.n_frames} frames"
+        if track.n_people > 1:
+            yield (
+                f"the shots show {track.n_people} people, who have an identity each; formats that hold one identity (vhap, gaussian-avatars, "
+                "nerf, texture) hold that of the person in most frames"
+            )
+        blind = int((track.tracked & ~self.found).sum())
         if blind:
             yield (
                 f"{blind} frames have no detected face, or one that the network contradicts, and were tracked by the dense cues "
                 f"alone, with confidence at most {DENSE_ONLY_CONFIDENCE:g}"
             )
-        missing = int((~valid).sum())
+        between = int((track.valid & ~track.tracked).sum())
+        if between:
+            yield f"{between} frames without a tracked head lie in short gaps and are interpolated (interpolated=True)"
+        missing = int((~track.valid).sum())
         if missing:
             yield f"{missing} frames have no tracked head; they hold the nearest tracked frame's values, with valid=False"
 
@@ -84,7 +90,8 @@ def fit(
     progress: Progress = silent,
     clock: StageClock | None = None,
 ) -> Fit:
-    """Fit a head to observations: identity and focal length on keyframes, then every frame.
+    """Fit a head to observations: identity and focal length on keyframes, then every frame. Shots are fitted apart, but for the
+    identity of people whom several of them show.
 
     Args:
         observations: what was seen.
@@ -110,15 +117,21 @@ def fit(
     head = head_for(asset, settings, observations, device)
     sites = None if head.dense is None else head.dense.sites
     read = ObservationReader.of(observations, head.model, sites)
-    offered = tracked[:: math.ceil(len(tracked) / _KEYFRAME_CANDIDATES)]
+    shots = observations.shots
     with clock.stage("keyframes"):
-        shared = fit_shared(head, torch.as_tensor(offered), read, camera, settings, begin)
+        identities = fit_identities(head, tracked, shots, observations.look.skin, read, camera, settings, begin)
     fits: list[FrameFits] = []
     with clock.stage("frames"):
-        for window in fit_frames(head, torch.as_tensor(tracked), read, shared, camera.principal_point, settings, begin):
-            fits.append(window)
-            progress("fit", sum(len(f.frames) for f in fits), len(tracked))
-    found = assemble(observations, fits, shared, camera, asset, settings.windows.max_error_percent)
+        for shot, person in identities.person_of_shot.items():
+            own, shared = torch.as_tensor(tracked[shots[tracked] == shot]), identities.people[person]
+            known = begin if person == 0 else None
+            for window in fit_frames(head, own, read, shared, camera.principal_point, settings, known):
+                fits.append(window)
+                progress("fit", sum(len(f.frames) for f in fits), len(tracked))
+    windows = settings.windows
+    found = assemble(
+        observations, fits, identities.people[0], camera, asset, windows.max_error_percent, windows.gap_seconds, identities
+    )
     return found if begin is None else replace(found, started=begin.known)
 
 
@@ -138,49 +151,72 @@ def assemble(
     camera: FocalPrior,
     asset: HeadAsset,
     max_error_percent: float,
+    gap_seconds: float = 0.0,
+    identities: Identities | None = None,
 ) -> Fit:
-    """Put the windows together; frames without a head take the values of the nearest tracked frame.
+    """Put the windows together. Frames without a head are interpolated where the gap is short; others take the values of the nearest
+    tracked frame, in their own shot where it has any.
+
+    Args:
+        shared: of the only person, or the first one.
+        gap_seconds: gaps up to here are short.
+        identities: of people and their shots; None where there is but one person.
 
     Raises:
         UserError: no frame's landmark error is below ``max_error_percent``.
     """
-    total, facts = len(observations), observations.facts
+    total, facts, shots = len(observations), observations.facts, observations.shots
     error = np.full(total, np.inf)
     frames = torch.cat([f.frames for f in fits]).cpu().numpy()
     error[frames] = torch.cat([f.error_percent for f in fits]).cpu().numpy()
-    valid = error <= max_error_percent
-    if not valid.any():
+    tracked = error <= max_error_percent
+    if not tracked.any():
         raise UserError(_unfitted(float(error.min()), max_error_percent, camera))
     row_of = np.zeros(total, int)
     row_of[frames] = np.arange(len(frames))
-    rows = row_of[nearest_index(valid)]
+    nearest = nearest_index(tracked, shots)
+    rows = row_of[nearest]
 
     def column(name: str, width: int) -> np.ndarray:
         if name not in fits[0].values:
             return np.zeros((total, width))
         return torch.cat([f.values[name] for f in fits]).cpu().numpy()[rows]
 
+    values = {name: column(name, width) for name, width in (POSE_SIZES | {"expr": asset.n_expression}).items()}
+    confidence = np.where(tracked, _quality(error, max_error_percent) * _detected(observations), 0.0)
+    gaps = short_gaps(tracked, shots, observations.timestamps, gap_seconds)
+    values, confidence, between = filled(values, confidence, observations.timestamps, gaps)
     track = HeadTrack(
-        rotation=column("rotation", 3),
-        neck_pose=column("neck_pose", 3),
-        jaw_pose=column("jaw_pose", 3),
-        eyes_pose=column("eyes_pose", 6),
-        translation=column("translation", 3),
+        **values,
         shape=shared.identity.cpu().numpy(),
-        expr=column("expr", asset.n_expression),
         focal_px=shared.focal_px,
         principal_point=np.array(camera.principal_point),
         image_size=np.array([facts.height, facts.width]),
         timestamps=observations.timestamps,
-        valid=valid,
-        confidence=np.where(valid, _quality(error, max_error_percent) * _detected(observations), 0.0),
+        valid=tracked | between,
+        confidence=confidence,
         timestep_id=np.array([f"{t:05d}" for t in range(total)]),
         expression_names=asset.expression_names,
         head_name=asset.name,
         head_sha256=asset.sha256(),
         frame_rate=facts.frame_rate,
+        shot=shots if shots.any() else None,
+        interpolated=between if between.any() else None,
+        **_people(identities, shots[nearest]),
     )
+    error[~tracked] = np.inf
     return Fit(track, error, shared.focal_log_sigma, shared.appearance, observations.found)
+
+
+def _people(identities: Identities | None, shots: Int[np.ndarray, "frames"]) -> dict[str, np.ndarray]:
+    """Identities of a track with several people, and which one each frame of these shots has."""
+    if identities is None or len(identities.people) == 1:
+        return {}
+    person_of = identities.person_of_shot
+    return {
+        "shapes": np.stack([one.identity.cpu().numpy() for one in identities.people]),
+        "person": np.array([person_of[shot] for shot in shots.tolist()]),
+    }
 
 
 def _quality(error: np.ndarray, limit: float) -> np.ndarray:
@@ -207,13 +243,3 @@ def _unfitted(best: float, limit: float, camera: FocalPrior) -> str:
             f"{camera.principal_point[0]:g}, {camera.principal_point[1]:g}); leave --focal-px, --fov or --intrinsics out if they may be wrong"
         )
     return "the head model could not be fitted to any frame; are these really faces?"
-
-
-def nearest_index(valid: np.ndarray) -> np.ndarray:
-    """For every frame, the nearest valid one (the earlier of two)."""
-    positions = np.flatnonzero(valid)
-    after = np.searchsorted(positions, np.arange(len(valid))).clip(0, len(positions) - 1)
-    before = (after - 1).clip(0)
-    frames = np.arange(len(valid))
-    closer_before = np.abs(frames - positions[before]) <= np.abs(positions[after] - frames)
-    return np.where(closer_before, positions[before], positions[after])

@@ -45,7 +45,8 @@ def unwrap_texture(
     size: int,
     device: torch.device | str = "cpu",
 ) -> UInt8[np.ndarray, "size size 3"]:
-    """A clip's texture, from frames spread evenly over those with a tracked head that the network looked at.
+    """A clip's texture, from frames spread evenly over those with a tracked head that the network looked at; of the first person
+    where shots show several.
 
     Args:
         source: the video, decoded once more.
@@ -55,7 +56,7 @@ def unwrap_texture(
         size: side of the texture, pixels.
         device: where to draw.
     """
-    usable = [t for t in np.flatnonzero(track.valid) if t in observations.embeddings]
+    usable = [t for t in np.flatnonzero(track.of_main_person().tracked) if t in observations.embeddings]
     picked = set(usable[:: max(math.ceil(len(usable) / _FRAMES), 1)])
     builder = texture_builder(asset, track.camera, size, appearance, device)
     with source.open_again() as video:

@@ -22,7 +22,7 @@ from tracker.landmarks.landmark_schemes import BLENDSHAPE_NAMES
 from tracker.landmarks.mediapipe_detector import FaceLandmarker
 from tracker.progress import StageClock
 from tracker.run_report import peak_memory_mb
-from tracker.stages.fit import nearest_index
+from tracker.stages.gaps import nearest_index
 from tracker.video.reader import open_video
 
 _FIELD_OF_VIEW_DEG = 63.0  # vertical, of the camera that its matrices assume
