@@ -79,13 +79,14 @@ def transfer(track: HeadTrack, source: HeadAsset, target: HeadAsset, progress: P
     """Re-express ``track``, which is of ``source``, on ``target``.
 
     Args:
-        track: of the head ``source``.
+        track: of the head ``source``; where its shots show several people, the first one's frames are the valid ones of the result.
         source, target: heads with MediaPipe's landmarks.
         progress: told of the frames.
 
     Raises:
         UserError: ``source`` is not the track's head.
     """
+    track = track.of_main_person()
     pairs = _Pairs.between(source, target)
     values = _solved(track, source, target, pairs, progress)
     jaw = values.get("jaw_pose", torch.zeros(track.n_frames, 3))
