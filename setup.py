@@ -65,6 +65,8 @@ setup(
         "panoramas": ["OpenEXR>=3.3"],
         # plays tracks into avatars' programs (tools/send_vmc.py); public domain, pure Python
         "vmc": ["python-osc>=1.9"],
+        # looks at tracks in a browser (tools/view.py); Apache-2.0 by its licence file (MIT by its metadata), pure Python, brings websockets, msgspec and imageio
+        "viewer": ["viser>=1.1,<2"],
         # an independent landmark detector that scores trackers on real clips, and plots
         "benchmark": ["dlib-bin>=19.24", "face_recognition_models>=0.3", "matplotlib>=3.8"],
         # what tracks are written with for animation programs: USD (Tomorrow Open Source Technology Licence, as Apache but for

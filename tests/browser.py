@@ -22,7 +22,7 @@ VARIABLE = "HEAD_TRACK_BROWSER"
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _OPTIONS = (
     "--headless", "--no-sandbox", "--hide-scrollbars", "--disable-dev-shm-usage", "--use-gl=angle", "--use-angle=swiftshader",
-    "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist", "--no-first-run", "--remote-debugging-port=0",
+    "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist", "--no-first-run", "--lang=en-US", "--remote-debugging-port=0",
 )  # fmt: skip
 
 
@@ -102,9 +102,10 @@ def open_page() -> Iterator[Page]:
     from websockets.sync.client import connect
 
     with TemporaryDirectory(prefix="browser-", ignore_cleanup_errors=True) as profile:
-        process = subprocess.Popen(
-            [str(browser()), *_OPTIONS, f"--user-data-dir={profile}", "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        # where no language is set, scripts get one that their own functions refuse
+        environment = {**os.environ, "LANG": "en_US.UTF-8", "LC_ALL": "en_US.UTF-8", "LANGUAGE": "en_US"}
+        command = [str(browser()), *_OPTIONS, f"--user-data-dir={profile}", "about:blank"]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             with connect(_address(process, Path(profile)), max_size=None) as socket:
                 yield Page(socket)

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import UInt8
 
 from flame_assets.asset import HeadAsset
+from tracker.camera import PhotoCameras
 from tracker.errors import UserError
 from tracker.export.texture_png import write_picture
 from tracker.head_track import HeadTrack
@@ -42,7 +43,7 @@ def write_photo_overlays(
     """
     assert track.photos is not None
     folder.mkdir(parents=True, exist_ok=True)
-    names = _file_names([str(n) for n in track.photos.names])
+    names = overlay_names(track.photos)
     for shown in photo_pictures(source, track, asset, settings, texture, device):
         # not by OpenCV, which cannot write under every name that a file system allows
         write_picture(folder / next(names), np.concatenate(shown.panels, axis=1))
@@ -81,8 +82,9 @@ def photo_pictures(
         yield Shown(number, float(track.timestamps[number]), [image, *drawn], vertices)
 
 
-def _file_names(photos: list[str]) -> Iterator[str]:
+def overlay_names(cameras: PhotoCameras) -> Iterator[str]:
     """``NAME.png`` for each photo; with the photo's ending where several have one name but for that."""
+    photos = [str(name) for name in cameras.names]
     stems = [Path(p).stem for p in photos]
     for photo, stem in zip(photos, stems, strict=True):
         yield f"{stem}.png" if stems.count(stem) == 1 else f"{photo}.png"

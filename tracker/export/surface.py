@@ -22,7 +22,8 @@ _PARTS = {
     "lips": ("lips",),
 }
 _SKIN = "skin"
-_TEXTURED = (_SKIN, "lips")
+TEXTURED = (_SKIN, "lips")
+"""Parts that take the clip's texture."""
 
 # sRGB colour and roughness
 _LOOKS = {
@@ -92,10 +93,15 @@ def surface_parts(asset: HeadAsset) -> dict[str, Int[np.ndarray, "n"]]:
     return {name: triangles for name, triangles in parts.items() if len(triangles)}
 
 
+def part_colour(part: str) -> tuple[float, float, float]:
+    """Plain sRGB colour of a part of :func:`surface_parts`, 0 to 1."""
+    return _LOOKS[part][0]
+
+
 def material(part: str, texture: int | None = None) -> dict[str, Any]:
     """A glTF material for a part of :func:`surface_parts`; skin and lips take the texture of that number."""
     srgb, roughness = _LOOKS[part]
-    if texture is not None and part in _TEXTURED:
+    if texture is not None and part in TEXTURED:
         return {
             "name": part,
             "pbrMetallicRoughness": {"baseColorTexture": {"index": texture}, "metallicFactor": 0, "roughnessFactor": roughness},
