@@ -17,6 +17,7 @@ from tracker.head_points import HeadPoints
 from tracker.observe.frame_batch import FrameBatch
 from tracker.residuals.fit_head import FitHead
 from tracker.residuals.landmarks import visibility
+from tracker.residuals.smoothness import TurnSmoothnessResidual
 from tracker.residuals.state import FitState
 from tracker.rotations import axis_angle_to_matrix, matrix_to_axis_angle
 from tracker.settings import load_settings
@@ -218,6 +219,42 @@ def test_gaps_and_cuts_are_not_smoothed_over(face, batch, config):
     steps = time_steps(face, changed, first_poses(face, changed, FOCAL, CENTRE), FOCAL, config.windows.gap_seconds)
     assert torch.isinf(steps).nonzero()[:, 0].tolist() == [0, 10, 20]
     assert steps[5].item() == pytest.approx(0.04)
+
+
+def test_a_head_that_turns_through_upside_down_is_followed(face, truth, config):
+    """At half a turn axis-angle vectors change their sign, and neighbours differ by a full turn."""
+    roll = torch.deg2rad(torch.linspace(150, 210, FRAMES))
+    upright = axis_angle_to_matrix(0.2 * truth["rotation"])
+    rolled = axis_angle_to_matrix(torch.stack([0 * roll, 0 * roll, roll], 1)) @ upright
+    turned = truth | {"rotation": matrix_to_axis_angle(rolled), "shape": 0 * truth["shape"]}
+    assert (turned["rotation"].diff(dim=0).norm(dim=1) > 5).sum() == 1
+    _, found = track(face, observe(face, turned), config, FocalPrior(FOCAL, 0.0, CENTRE))
+    assert angle_deg(found.rotation, turned["rotation"]).max() < 2.0
+    steps = angle_deg(found.rotation[1:], found.rotation[:-1])
+    assert steps.max() < 2 * angle_deg(turned["rotation"][1:], turned["rotation"][:-1]).max()
+
+
+@pytest.mark.parametrize("size", [0.0, 0.3, 2.5, 3.1])
+def test_smoothness_of_turns_has_its_derivatives(size):
+    generator = torch.Generator().manual_seed(3)
+    axis = torch.nn.functional.normalize(torch.randn(3, generator=generator, dtype=torch.float64), dim=0)
+    value = size * axis + 0.1 * torch.randn(6, 3, generator=generator, dtype=torch.float64)
+    value[3] *= 1 - 2 * math.pi / value[3].norm()  # the same rotation in the other way of writing it
+    steps = torch.tensor([math.inf, 0.04, 0.04, 0.08, math.inf, 0.04], dtype=torch.float64)
+    residual = TurnSmoothnessResidual("rotation", 0.07, steps)
+    found = residual({"rotation": value}, frozenset({"rotation"}))
+    assert not found.residual[[0, 4]].any()
+    moved = axis_angle_to_matrix(value[2]).mT @ axis_angle_to_matrix(value[3])
+    assert found.residual[3, :, 0].norm() == pytest.approx(float(matrix_to_axis_angle(moved).norm()) / (0.07 * math.sqrt(0.08)))
+    for frame in range(6):
+        for entry in range(3):
+            change = torch.zeros_like(value)
+            change[frame, entry] = 1e-6
+            high, low = (residual({"rotation": value + sign * change}, frozenset()).residual[..., 0] for sign in (1, -1))
+            numeric = (high - low) / 2e-6
+            assert numeric[frame] == pytest.approx(found.jacobians["rotation"][frame, :, 0, entry], abs=1e-3)
+            if frame < 5:
+                assert numeric[frame + 1] == pytest.approx(found.previous["rotation"][frame + 1, :, 0, entry], abs=1e-3)
 
 
 def test_keyframes_are_spread():

@@ -13,7 +13,11 @@ from torch import Tensor
 
 from flame_assets.settings_files import Settings
 from tracker.residuals.state import FitState
+from tracker.rotations import axis_angle_to_matrix, left_jacobian, matrix_to_axis_angle
 from tracker.solver import Linearization, Term
+
+_FAR_RAD = 2.0
+"""Turns up to here change as their axis-angle vectors do, nearly; at π those change their sign."""
 
 
 class SmoothnessSettings(Settings):
@@ -43,8 +47,9 @@ def terms(state: FitState, settings: SmoothnessSettings) -> list[Term]:
         "jaw_pose": settings.jaw_rad,
         "neck_pose": settings.neck_rad,
     }
+    far = "rotation" in state.free and bool((state.values["rotation"].norm(dim=-1) > _FAR_RAD).any())
     return [
-        Term(f"{name} smoothness", SmoothnessResidual(name, sigma, state.time_steps))
+        Term(f"{name} smoothness", (TurnSmoothnessResidual if far and name == "rotation" else SmoothnessResidual)(name, sigma, state.time_steps))
         for name, sigma in sigmas.items()
         if name in state.free and math.isfinite(sigma)
     ]
@@ -79,3 +84,32 @@ class SmoothnessResidual:
         if self.name not in wanted:
             return Linearization(residual)
         return Linearization(residual, {self.name: precision}, {self.name: -precision}, diagonal=True)
+
+
+@dataclass(frozen=True)
+class TurnSmoothnessResidual:
+    """The same for rotations of any size: their change is the axis-angle vector of the turn from one to the next, which does not
+    depend on how each is written. Upside down, where neighbours are written with opposite signs, their difference would be a full turn.
+
+    Attributes:
+        name, sigma_per_root_second, time_steps: as in :class:`SmoothnessResidual`.
+    """
+
+    name: str
+    sigma_per_root_second: float
+    time_steps: Float[Tensor, "frames"]
+
+    def __call__(self, values: Mapping[str, Tensor], wanted: frozenset[str]) -> Linearization:
+        value = values[self.name].double()
+        before = torch.cat([value[:1], value[:-1]])
+        precision = 1 / (self.sigma_per_root_second * self.time_steps.to(value).sqrt())
+        precision[0] = 0
+        turn = matrix_to_axis_angle(axis_angle_to_matrix(before).mT @ axis_angle_to_matrix(value))
+        residual = (turn * precision[:, None])[..., None].to(values[self.name])
+        if self.name not in wanted:
+            return Linearization(residual)
+        # R(ω + dω) = R(ω) R(J(ω)ᵀ dω), with J the left Jacobian; the turn itself changes by the inverses of its own
+        own = torch.linalg.solve(left_jacobian(turn).mT, left_jacobian(value).mT)
+        other = -torch.linalg.solve(left_jacobian(turn), left_jacobian(before).mT)
+        here, there = ((j * precision[:, None, None])[:, :, None].to(residual) for j in (own, other))
+        return Linearization(residual, {self.name: here}, {self.name: there})
