@@ -179,6 +179,8 @@ def test_worst_frames_lie_apart_and_have_a_head(head):
     error[~track.valid] = np.inf
     worst = worst_frames(track, error)
     assert worst[:2] == [4, 30] and len(worst) == 3 and track.valid[worst].all()
+    error[20] = np.inf  # interpolated: a head that nothing was seen of
+    assert worst_frames(replace(track, valid=track.valid | (np.arange(40) == 20)), error)[0] == 4
     assert "worst: 7.00 %" in chosen_frames(track, error)[4]
 
 
@@ -186,10 +188,10 @@ def test_shots_and_interpolated_frames_show_where_the_track_has_them(made, head)
     _, track, error, strip = made
     plain = ReportData(run_report(track, error), track, head, error)
     assert '<line class="cut"' not in report_page(plain, strip)
-    marked = replace(track)
-    object.__setattr__(marked, "shot", (np.arange(FRAMES) >= 10).astype(int))
-    object.__setattr__(marked, "interpolated", np.arange(FRAMES) == 5)
+    second = (np.arange(FRAMES) >= 10).astype(int)
+    marked = replace(track, shot=second, interpolated=np.arange(FRAMES) == 5, shapes=np.stack([track.shape, -track.shape]), person=second)
     page = report_page(replace(plain, track=marked), strip)
+    assert "2 people: number 0 in 10 frames, number 1 in 5 frames" in page
     assert "2 shots" in page and "1 frames are interpolated" in page
     assert page.count('<line class="cut"') == page.count('<svg class="chart"')
 

@@ -62,29 +62,24 @@ def settings_text(identity: Mapping[str, Any]) -> str:
 
 
 def shots_said(track: HeadTrack) -> list[str]:
-    """Sentences on shots and interpolated frames, where the track knows of them."""
-    shots, filled = per_frame(track, "shot"), per_frame(track, "interpolated")
+    """Sentences on shots, people and interpolated frames, where the track has such."""
     said = []
-    if shots is not None and len(np.unique(shots)) > 1:
-        said.append(f"{len(np.unique(shots))} shots; dashed lines in the curves are cuts")
-    if filled is not None and filled.any():
-        said.append(f"{int(filled.sum())} frames are interpolated between tracked ones (grey in the curves)")
+    if track.shot is not None and len(np.unique(track.shot)) > 1:
+        said.append(f"{len(np.unique(track.shot))} shots; dashed lines in the curves are cuts")
+    if track.person is not None and track.n_people > 1:
+        counts = np.bincount(track.person, minlength=track.n_people)
+        said.append(f"{track.n_people} people: " + ", ".join(f"number {i} in {n} frames" for i, n in enumerate(counts)))
+    if track.interpolated is not None and track.interpolated.any():
+        said.append(f"{int(track.interpolated.sum())} frames are interpolated between tracked ones (grey in the curves)")
     return said
 
 
 def cuts_of(track: HeadTrack) -> list[float]:
     """Times at which a new shot begins, seconds from the track's first frame."""
-    shots = per_frame(track, "shot")
-    if shots is None:
+    if track.shot is None:
         return []
-    changes = np.flatnonzero(np.diff(shots)) + 1
+    changes = np.flatnonzero(np.diff(track.shot)) + 1
     return ((track.timestamps[changes - 1] + track.timestamps[changes]) / 2 - track.timestamps[0]).tolist()
-
-
-def per_frame(track: HeadTrack, name: str) -> np.ndarray | None:
-    """One value a frame that newer tracks have; None where this one lacks it."""
-    values = getattr(track, name, None)
-    return values if isinstance(values, np.ndarray) and values.shape == (track.n_frames,) else None
 
 
 def next_steps(report: RunReport) -> Rows:

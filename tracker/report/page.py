@@ -23,7 +23,6 @@ from tracker.report.facts import (
     cuts_of,
     headline,
     next_steps,
-    per_frame,
     settings_text,
     shots_said,
     table,
@@ -136,12 +135,12 @@ def _image(picture: Picture) -> str:
 
 def _curves(track: HeadTrack, charts: Sequence[Chart]) -> str:
     seconds = track.timestamps - track.timestamps[0]
-    filled = per_frame(track, "interpolated")
-    shade = ~track.valid if filled is None else ~track.valid | filled.astype(bool)
+    filled = np.zeros(track.n_frames, bool) if track.interpolated is None else track.interpolated.astype(bool)
+    shade = ~track.valid | filled
     cuts = cuts_of(track)
     axis = "seconds" if track.photos is None else "photo"
     parts = [f'<div class="chart-box">{legend(chart, i)}{svg(chart, seconds, shade, cuts, whole=track.photos is not None)}</div>' for i, chart in enumerate(charts)]
-    grey = " Grey: frames without a tracked head." if (~track.valid).any() else ""
+    grey = " Grey: frames in which no head was tracked." if shade.any() else ""
     words = f"<p><small>Across: {axis}. Click a curve to bring the head there.{grey}</small></p>"
     return words + "".join(parts) + _numbers(seconds, charts, track.photos is not None)
 

@@ -125,8 +125,9 @@ def middle_frame(track: HeadTrack) -> int:
 
 
 def worst_frames(track: HeadTrack, error_percent: Float[np.ndarray, "frames"]) -> list[int]:
-    """The frames with a head whose landmark error is largest, worst first, none close to another."""
-    order = [int(f) for f in np.argsort(-np.where(track.valid, error_percent, -np.inf), kind="stable")[: track.valid.sum()]]
+    """The tracked frames whose landmark error is largest, worst first, none close to another."""
+    tracked = track.valid & np.isfinite(error_percent)  # interpolated frames have a head and no error
+    order = [int(f) for f in np.argsort(-np.where(tracked, error_percent, -np.inf), kind="stable")[: tracked.sum()]]
     picked: list[int] = []
     for frame in order:
         apart = all(abs(track.timestamps[frame] - track.timestamps[other]) >= _APART_SECONDS for other in picked)

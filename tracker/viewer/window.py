@@ -196,6 +196,10 @@ class Window:
         track = self.track
         name = f"photo {track.photos.names[frame]}" if track.photos is not None else f"frame {frame}, {self._seconds[frame]:.3f} s"
         state = f"confidence {track.confidence[frame]:.2f}" if track.valid[frame] else "no head was tracked here"
+        if track.interpolated is not None and track.interpolated[frame]:
+            state = f"interpolated, {state}"
+        if track.n_people > 1:
+            name += f", person {track.person[frame]}"
         return f"{name} · {state}"
 
     def close(self) -> None:
