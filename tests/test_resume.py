@@ -5,6 +5,7 @@ The long version (every stage many times, all presets, kills at random times) ru
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import av
@@ -40,15 +42,18 @@ class Runs:
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors.open("w"), text=True,
         )  # fmt: skip
 
-    def __call__(self, out: Path, *more: str, video: Path = EXCERPT, frames: int = FRAMES, **how: object) -> dict:
-        """One run; ``how`` says where it dies, see ``killed_runs``. The answer has what it said as ``said``."""
+    def __call__(self, out: Path, *more: str, video: Path | None = EXCERPT, frames: int = FRAMES, **how: object) -> dict:
+        """One run; ``how`` says where it dies, see ``killed_runs``. The answer has what it said as ``said``. Without a video: of photos."""
         before = self.errors.stat().st_size
-        order = {"arguments": ["--video", str(video), "--out", str(out), "--max-frames", str(frames), *more], **how}
+        input = [] if video is None else ["--video", str(video), "--max-frames", str(frames)]
+        order = {"arguments": [*input, "--out", str(out), *more], **how}
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline())
         said = self.errors.read_bytes()[before:].decode(errors="replace").replace("\r", "\n").splitlines()
+        if how.get("full"):
+            return answer
         return {**answer, "said": [line for line in said if line and "frame/s" not in line and "?frame" not in line]}
 
     def close(self) -> None:
@@ -213,6 +218,58 @@ def test_the_network_goes_on_as_if_it_had_not_been_stopped(runs, tmp_path):
     wanted, events = content(tmp_path / "whole" / EXCERPT.stem), answer["events"]
     halfway = {"die_at": ("network", events.count("network") // 2)}
     killed_and_gone_on(runs, tmp_path / "out", [halfway], wanted, *options, frames=frames)
+
+
+def full_disk(runs: Runs, out: Path, at: tuple[str, int], *options: str, frames: int) -> str:
+    """A run whose disk is full from an event on: one line that says so and nothing left, or, where it needed no more room, the result."""
+    answer = runs(out, "--quiet", *options, frames=frames, die_at=at, full=True)
+    said = answer["said"]
+    assert not any("Traceback" in line or "unexpected" in line for line in said), (at, said)
+    if answer["status"] == 0:
+        assert (out / EXCERPT.stem / "summary.json").is_file() and [p.name for p in out.iterdir()] == [EXCERPT.stem], at
+        return "result"
+    assert answer["status"] == 2 and len(said) == 1 and re.search("disk full|make room|free some space", said[0]), (at, answer["status"], said)
+    assert list(out.iterdir()) == [], at
+    return "refused"
+
+
+def test_a_disk_that_is_full_in_any_stage_is_one_line_and_leaves_nothing(runs, tmp_path):
+    options = ("--preset", "fast", "--export", "obj,mdd,bvh,usd" if find_spec("pxr") else "obj,mdd,bvh")
+    answer = runs(tmp_path / "whole", "--quiet", *options, frames=4)
+    assert answer["status"] == 0
+    events = answer["events"]
+    stages = list(dict.fromkeys(events))
+    assert set(stages) >= {"start", "landmarks", "keyframes", "frames", "npz", "glb", "obj", "mdd", "bvh", "overlay"}
+    ends = {stage: full_disk(runs, tmp_path / stage, (stage, 0), *options, frames=4) for stage in stages}
+    # the last stage's beginning leaves the summary to be written, so that every stage's is too early
+    assert set(ends.values()) == {"refused"}, ends
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "count", "frames"), [("fast", 40, 8), ("balanced", 12, 8), ("best", 12, 6)])
+def test_a_disk_that_is_full_at_many_events(runs, tmp_path, preset, count, frames):
+    options = ("--preset", preset)
+    events = runs(tmp_path / "whole", "--quiet", *options, frames=frames)["events"]
+    ends = [full_disk(runs, tmp_path / str(at), at, *options, frames=frames) for at in points(events, count, seed=4)]
+    assert ends.count("refused") >= len(set(events)) - 1
+
+
+def test_photos_go_on_to_the_same_files(runs, tmp_path):
+    with av.open(str(EXCERPT)) as clip:
+        pictures = [frame.to_image() for frame in itertools.islice(clip.decode(video=0), 0, 40, 10)]
+    (tmp_path / "photos").mkdir()
+    for number, picture in enumerate(pictures):
+        picture.crop((0, 0, picture.width - 20 * number, picture.height)).save(tmp_path / "photos" / f"{number}.jpg", quality=90)
+    options = ("--photos", str(tmp_path / "photos"), "--preset", "fast")
+    answer = runs(tmp_path / "whole", *options, video=None)
+    assert answer["status"] == 0, answer["said"]
+    wanted, events = content(tmp_path / "whole" / "photos"), answer["events"]
+    assert "overlay" in events and any(name.startswith("overlay/") for name in wanted)
+    for at in points(events, len(set(events)), seed=5):
+        assert runs(tmp_path / "out", *options, video=None, die_at=at)["status"] == -signal.SIGKILL, at
+    assert runs(tmp_path / "out", *options, video=None)["status"] == 0
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["photos"]
+    assert content(tmp_path / "out" / "photos") == wanted
 
 
 @pytest.mark.slow

@@ -53,6 +53,43 @@ def test_workers_leave_nothing_either(tmp_path, pool):
     assert {f for f in listing(tmp_path / "home") if not f.startswith(".cache/densemarks-tracker")} - {".cache"} == set()
 
 
+SLOW = pytest.mark.all_inputs(reason="a whole run, like its neighbours")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="shell redirections, and what cannot be written by anybody")
+@pytest.mark.parametrize(
+    ("changes", "redirection"),
+    [
+        ({"HOME": "/dev/null/nobody"}, ">/dev/full"),  # a home that nobody can write, not even the superuser
+        ({"HOME": None}, "2>&1 | head -1"),
+        pytest.param({"HOME": "/dev/null/nobody", "XDG_CACHE_HOME": "/dev/null/x", "PYTHONIOENCODING": "ascii"}, "2>&-", marks=SLOW),
+        pytest.param({"HOME": "", "PYTHONIOENCODING": "cp1251"}, "", marks=SLOW),
+        pytest.param({"HOME": "/proc", "PYTHONIOENCODING": "cp437"}, "2>/dev/full", marks=SLOW),
+        pytest.param({"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0"}, ">&- 2>&-", marks=SLOW),
+        pytest.param({"HOME": "/dev/null/nobody", "TERM": "dumb"}, "| head -1", marks=SLOW),
+    ],
+)
+def test_whole_runs_in_odd_environments(tmp_path, changes, redirection):
+    """Whatever the home, the terminal and its reader are like, the result is complete, and nothing else is left."""
+    environment = fresh(tmp_path)
+    for name, value in changes.items():
+        environment.pop(name, None)
+        if value is not None:
+            environment[name] = value
+    if "HOME" in changes and not changes["HOME"]:  # the user's own is then looked up
+        environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+    (tmp_path / "work").mkdir()
+    command = f"{sys.executable} {ROOT / 'track.py'} --video {EXCERPT} --max-frames 3 --preset fast --out out {redirection}; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path / "work", env=environment, capture_output=True, timeout=600)
+    assert done.returncode == 0, (done.stdout, done.stderr)
+    for word in (b"Traceback", b"unexpected", b"telemetry", b"Exception", b"BrokenPipe"):
+        assert word not in done.stderr + done.stdout, done.stderr + done.stdout
+    assert {p.name for p in (tmp_path / "work").iterdir()} == {"out"} and os.listdir(tmp_path / "work" / "out") == [EXCERPT.stem]
+    assert (tmp_path / "work" / "out" / EXCERPT.stem / "summary.json").is_file()
+    assert listing(tmp_path / "tmp") == set()
+    assert {f for f in listing(tmp_path / "home") if not f.startswith(".cache/densemarks-tracker")} - {".cache"} == set()
+
+
 def test_a_library_user_gets_no_file_outside_the_temporary_folder(tmp_path):
     """Matplotlib's and torch's own folders are left to the process whose they are."""
     code = "from flame_assets.load import load_head; from tracker.settings import load_settings; load_head(); load_settings('best')"

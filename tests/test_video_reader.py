@@ -15,6 +15,7 @@ import pytest
 from make_clips import DISPLAY_MATRICES, counted, picture, set_display_matrix, write_clip
 from PIL import Image
 
+from tests.hostile_videos import BOXES, box_changed
 from tracker.errors import UserError
 from tracker.video import at_times, open_video
 from tracker.video.image_folder import natural_key
@@ -174,6 +175,26 @@ def test_truncated_file_gives_what_decodes_and_says_so(tmp_path):
     assert "40 frames" in video.problem
     _, complete = read_all(whole)
     assert complete.problem is None
+
+
+@pytest.mark.parametrize(
+    ("name", "frames", "said"),
+    [
+        ("stts-no-time", 12, "11 of 12 frames repeat"), ("stts-no-frames", 12, "11 of 12 frames repeat"), ("stts-largest-time", 12, "12 frames in 0.00012 s"),
+        ("stts-huge-time", 1, "5 of its 12 frames"), ("stts-too-many-frames", 12, "holds 12 of its"),
+    ],
+)  # fmt: skip
+def test_times_that_no_camera_has_are_told(tmp_path, name, frames, said):
+    """A damaged table of times: frames are lost to it, or follow one another at once."""
+    (tmp_path / "a.mp4").write_bytes(box_changed(*BOXES[name]))
+    read, video = read_all(tmp_path / "a.mp4")
+    assert len(read) == frames and said in video.problem
+
+
+def test_some_repeated_times_are_no_damage(tmp_path):
+    stamps = [0, 0.04, 0.0401, 0.08, 0.12, 0.1201, 0.16, 0.2]  # Matroska counts milliseconds
+    frames, video = read_all(write_clip(tmp_path / "a.mkv", [picture(i) for i in range(8)], stamps, codec="mjpeg", pixel_format="yuvj420p"))
+    assert len(frames) == 8 and len({round(f.timestamp, 2) for f in frames}) == 6 and video.problem is None
 
 
 def test_damage_in_the_middle_is_passed_over(tmp_path):

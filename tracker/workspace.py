@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flame_assets.atomic_files import atomic_file
-from tracker.errors import UserError
+from tracker.errors import UserError, of_the_machine
 from tracker.folder_lock import LOCK, FolderLock
 from tracker.interrupts import Interrupted
 from tracker.progress import Say, say_nothing
@@ -63,6 +63,8 @@ def result_folder(
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG and os.path.isdir(out):
             raise UserError(f"the name of the video is too long for its folder of results, {_shortened(name)}; rename the video") from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise UserError(of_the_machine(error)) from error
         raise UserError(f"--out: {_shortened(str(out))} cannot be written ({error.strerror}); choose another folder with --out") from error
     keep = False
     try:
@@ -132,16 +134,24 @@ class _WorkFolder:
             folder = Path(tempfile.mkdtemp(prefix=f".{name}-", suffix=".part", dir=out))
             lock = FolderLock.take(folder)
         work = _WorkFolder(folder, lock, private)
-        if not work._goes_on(wanted, say):
-            for item in folder.iterdir():
+        try:
+            work._prepare(name, wanted, about, say)
+        except OSError:
+            work.release(keep=bool(list(folder.glob(f"{work.scratch.name}/*"))))
+            raise
+        return work
+
+    def _prepare(self, name: str, wanted: Mapping[str, Any] | None, about: Mapping[str, Any] | None, say: Say) -> None:
+        """Empty it of all that is not wanted, and note what the rest belongs to."""
+        if not self._goes_on(wanted, say):
+            for item in self.folder.iterdir():
                 if item.name != LOCK:
                     _remove(item)
-        shutil.rmtree(work.staging, ignore_errors=True)
-        work.staging.mkdir()
-        work.scratch.mkdir(exist_ok=True)
-        with atomic_file(folder / _ABOUT) as unfinished:
+        shutil.rmtree(self.staging, ignore_errors=True)
+        self.staging.mkdir()
+        self.scratch.mkdir(exist_ok=True)
+        with atomic_file(self.folder / _ABOUT) as unfinished:
             unfinished.write_text(json.dumps({"name": name, "belongs_to": about}, indent=2) + "\n", encoding="utf-8")
-        return work
 
     def _goes_on(self, wanted: Mapping[str, Any] | None, say: Say) -> bool:
         """Whether what is here belongs to ``wanted``; says so where it does not."""

@@ -35,6 +35,9 @@ _NO_TIMESTAMPS = 0x80
 SEEK_MARGIN = 1.0
 """Seconds before the wanted time that decoding begins after a jump, so that repeated timestamps are mended as in a whole pass."""
 
+_SHORTEST_STEP = 5e-5
+"""Seconds from frame to frame; cameras of 10,000 frames a second are left in peace."""
+
 MINIMUM_STEP = 1e-3
 """Seconds by which a repeated or backward timestamp is pushed past its predecessor, so that time increases strictly."""
 
@@ -58,6 +61,7 @@ class ContainerFile:
     def _open(self) -> None:
         path = self._path
         self._ending: str | None = None
+        self._odd_times: str | None = None
         self._jumped = False
         try:
             # Playlists could make the library fetch from elsewhere; only the file itself is to be read.
@@ -157,7 +161,7 @@ class ContainerFile:
         if start > SEEK_MARGIN and _INDEXED.intersection(self._container.format.name.split(",")) and not self._jump(start):
             self._container.close()
             self._open()
-        last = -math.inf
+        last, count, mended = -math.inf, 0, 0
         step = 1.0 / self.frame_rate
         frame = self._first
         self._first = None
@@ -168,7 +172,9 @@ class ContainerFile:
                 time = float(frame.time) - self.start_time
             if time <= last:
                 time = last + min(MINIMUM_STEP, step / 2)
-            last = time
+                mended += 1
+            last, count = time, count + 1
+            self._odd_times = _odd_times(count, mended, last)
             yield time, to_rgb(frame, *self._stored_size, self._turn)
             frame = next(self._decoded, None)
         self._ending = self._early_end(last)
@@ -193,7 +199,7 @@ class ContainerFile:
         """What stopped decoding early, or what was passed over so far."""
         if self._ending is None and self._failures:
             return f"the file is damaged: {self._failures} of its frames do not decode"
-        return self._ending
+        return self._ending or self._odd_times
 
     def _early_end(self, last: float) -> str | None:
         """Whether the end of the stream came before the end that the file states."""
@@ -209,6 +215,15 @@ class ContainerFile:
         """Release the file."""
         self._decoded.close()
         self._container.close()
+
+
+def _odd_times(count: int, mended: int, last: float) -> str | None:
+    """Times that no camera has: most of them repeated, or a clip of no length. Smoothing, which goes by them, does little then."""
+    if mended > max(2, count // 2):
+        return f"the file's times are damaged: {mended} of {count} frames repeat the one before, and are taken to follow it at once"
+    if count > 2 and last < (count - 1) * _SHORTEST_STEP:
+        return f"the file's times are damaged: {count} frames in {last:.2g} s"
+    return None
 
 
 def _is_cover(stream: av.VideoStream) -> bool:
