@@ -27,7 +27,7 @@ from tracker.overlay import OverlaySettings
 from tracker.report import ReportData, Strip, write_report
 from tracker.report.curves import Chart, Curve, svg
 from tracker.report.page import LARGEST_BYTES, report_page
-from tracker.report.page_head import page_head, with_fewer_targets
+from tracker.report.page_head import framing, page_head, with_fewer_targets
 from tracker.report.strip import chosen_frames, worst_frames
 from tracker.run_report import RunReport
 from tracker.track_vertices import track_vertices
@@ -228,6 +228,16 @@ def test_a_head_that_is_too_large_for_the_page_is_shortened_and_says_so(head, tm
     assert not none.packed and "open head.glb" in none.note
 
 
+def test_a_head_that_goes_far_is_followed(head):
+    near = talking_track(head, 20)
+    assert framing(near, head).centres is None
+    far = replace(near, translation=near.translation + np.linspace([-0.5, 0, 0], [0.5, 0, -0.5], 20))
+    at = framing(far, head)
+    middles = np.array([(v.min(0) + v.max(0)) / 2 for v in track_vertices(far, head)])
+    assert at.distance < framing(near, head).distance
+    assert np.linalg.norm(at.centres - middles, axis=1).max() < 0.05
+
+
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 def test_the_head_turns_in_a_browser_without_a_single_request(made, tmp_path):
     path, track, _, _ = made
@@ -243,6 +253,8 @@ def test_the_head_turns_in_a_browser_without_a_single_request(made, tmp_path):
             page.run("new Promise(r => setTimeout(r, 1500))")
             shots.append(page.picture(tmp_path / f"{time:.2f}.png"))
         assert shots[0] != shots[1]
+        page.run("[...document.querySelectorAll('[data-seconds]')].pop().click()")  # the last frame is not the first one again
+        assert page.run("document.getElementById('head').currentTime") == pytest.approx(end, abs=2e-3)
         wrong = [a for a in page.requests if not a.startswith(("file:", "blob:", "data:"))]
         assert not wrong and not page.errors
         assert [a for a in page.requests if a.startswith("file:")] == [path.resolve().as_uri()]

@@ -147,7 +147,7 @@ def _curves(track: HeadTrack, charts: Sequence[Chart]) -> str:
 
 def _numbers(seconds: np.ndarray, charts: Sequence[Chart], photos: bool) -> str:
     """Values at the cursor, as JSON."""
-    step = -(-len(seconds) // _MOST_NUMBERS)
+    step = _step(len(seconds))
     numbers = {
         "every": step,
         "ends": PLOT_ENDS,
@@ -160,6 +160,11 @@ def _numbers(seconds: np.ndarray, charts: Sequence[Chart], photos: bool) -> str:
     # no text of a file's name can end the element early
     text = json.dumps(numbers, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return f'<script type="application/json" id="numbers">{text}</script>'
+
+
+def _step(frames: int) -> int:
+    """Every which frame has numbers in the page."""
+    return -(-frames // _MOST_NUMBERS)
 
 
 def _plain(values: np.ndarray) -> list[float | None]:
@@ -176,6 +181,7 @@ def _stage(data: ReportData, head: PageHead, viewer: str) -> tuple[str, str]:
     views = {
         "target": [round(float(x), 4) for x in at.target],
         "close": {"distance": round(at.distance, 4), "fov": FOV_DEG},
+        "centres": None if at.centres is None else at.centres[:: _step(track.n_frames)].round(3).tolist(),
         "camera": {"distance": round(camera_distance(at), 4), "fov": round(2 * np.degrees(np.arctan(height / 2 / track.focal_px)), 3), "aspect": width / height},
     }
     stage = (

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
+from scipy.spatial.transform import Rotation
 
 from flame_assets.asset import HeadAsset
 from tracker.camera import CAMERA_POSITION
@@ -30,6 +31,7 @@ _LARGEST_GLB = 40_000_000  # bytes; a larger one is not read, only shortened
 # steps to which a viewer's numbers are rounded: 15 µm, a quarter of a degree of a normal, a fifth of a thousandth of a weight
 _OFFSET_STEP, _NORMAL_STEP, _WEIGHT_STEP = 2.0**-16, 2.0**-8, 2.0**-12
 _FRAMING_FRAMES = 24
+_FAR = 0.6  # of the head's size: who moves farther is followed
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,12 @@ class Framing:
     """Attributes:
     target: the point looked at, world, metres.
     distance: of the close view from it, metres.
-    size: length of the head, metres.
+    centres: ``(frames, 3)`` middle of the head in every frame, where it moves too far for one close view; None where it does not.
     """
 
     target: Float[np.ndarray, "3"]
     distance: float
-    size: float
+    centres: Float[np.ndarray, "frames 3"] | None
 
 
 def page_head(
@@ -114,15 +116,23 @@ def with_fewer_targets(rig: Rig, count: int) -> tuple[Rig, float]:
 
 
 def framing(track: HeadTrack, asset: HeadAsset) -> Framing:
-    """From where to look at a track: close, with room for most of the head's motion."""
+    """From where to look at a track: close, with room for most of the head's motion, or following it."""
     heads = np.flatnonzero(track.valid) if track.valid.any() else np.arange(track.n_frames)
     frames = np.unique(heads[np.linspace(0, len(heads) - 1, min(_FRAMING_FRAMES, len(heads))).round().astype(int)])
     boxes = np.array([(v.min(0), v.max(0)) for v in track_vertices(track.select(frames), asset)])
     centres = boxes.mean(1)
     size, target = float((boxes[:, 1] - boxes[:, 0]).max()), np.median(centres, axis=0)
     motion = float(np.percentile(np.linalg.norm(centres - target, axis=1), 90))
-    reach = size / 2 + min(motion, 1.5 * size)
-    return Framing(target, 1.1 * reach / math.tan(math.radians(FOV_DEG / 2)), size)
+    follow = motion > _FAR * size
+    reach = size / 2 + (0 if follow else motion)
+    return Framing(target, 1.1 * reach / math.tan(math.radians(FOV_DEG / 2)), head_centres(track, asset) if follow else None)
+
+
+def head_centres(track: HeadTrack, asset: HeadAsset) -> Float[np.ndarray, "frames 3"]:
+    """About the middle of the mean head in every frame, world, metres; the neck's bend is left out."""
+    pivot = asset.joint_regressor[0] @ asset.v_template
+    middle = (asset.v_template.min(0) + asset.v_template.max(0)) / 2
+    return pivot + Rotation.from_rotvec(track.rotation).apply(middle - pivot) + track.translation
 
 
 def camera_distance(at: Framing) -> float:

@@ -8,6 +8,7 @@
   const charts = [...document.querySelectorAll(".chart")], values = [...document.querySelectorAll("b[data-chart]")];
   const alone = seconds.length < 2, from = alone ? first - 0.5 : first, to = alone ? last + 0.5 : last;
   const [left, right] = numbers.ends;
+  let close = true;
 
   function nearest(time) {
     let low = 0, high = seconds.length - 1;
@@ -25,12 +26,13 @@
       const value = numbers.charts[b.dataset.chart].curves[b.dataset.curve].values[index];
       b.textContent = value === null ? "–" : String(value);
     }
+    if (close && views?.centres) head.cameraTarget = views.centres[index].map(x => x + "m").join(" ");  // of a head that goes far
     if (head) { byId("time").value = time; byId("clock").textContent = numbers.photos ? "photo " + index : time.toFixed(2) + " s · " + index * numbers.every; }
   }
 
   function go(time) {
     time = Math.min(Math.max(time, first), last);
-    if (head?.loaded) { head.pause(); byId("play").textContent = "play"; head.currentTime = time; }
+    if (head?.loaded) { head.pause(); byId("play").textContent = "play"; head.currentTime = Math.min(time, Math.max(head.duration - 1e-3, 0)); }  // at its end it would begin again
     show(time);
   }
 
@@ -55,6 +57,7 @@
   }
   function look(name) {
     const view = views[name], [x, y, z] = views.target;
+    close = name === "close";
     head.minFieldOfView = "1deg"; head.maxFieldOfView = "160deg"; head.minCameraOrbit = "auto auto 0.05m"; head.maxCameraOrbit = "auto auto 20m";
     // the camera stands on the axis x = y = 0; the close view stands in front of the head
     head.cameraTarget = name === "camera" ? `0m 0m ${z}m` : `${x}m ${y}m ${z}m`;
@@ -73,6 +76,7 @@
     const camera = event.target.textContent === "from the camera";
     look(camera ? "camera" : "close");
     event.target.textContent = camera ? "close" : "from the camera";
+    show(Number(byId("time").value));
   });
   head.addEventListener("load", () => {
     look("close");
