@@ -200,6 +200,30 @@ def test_bordered_system_with_coupled_frames_equals_dense_solve():
     assert torch.allclose(torch.cat([step["x"].flatten(), step["s"]]), expected, atol=1e-8)
 
 
+@pytest.mark.parametrize("width", [9, 150])
+def test_rows_that_do_not_count_change_nothing(width):
+    """Left out of the product where it is wide, multiplied as the zeros that they are where it is not."""
+    generator = torch.Generator().manual_seed(4)
+    used = torch.rand(3, 40, generator=generator) < 0.4
+    used[1] = False  # a frame of which nothing is known
+    residual = torch.randn(3, 40, 2, generator=generator) * used[..., None]
+    local, shared = (torch.randn(3, 40, 2, d, generator=generator) * used[..., None, None] for d in (width, 5))
+    weight = torch.rand(3, 40, generator=generator)
+    found = []
+    for told in (used, None):
+        equations = NormalEquations({"x": (3, width)}, {"s": 5}, residual)
+        equations.add(residual, {"x": local, "s": shared}, {}, weight, told)
+        found.append(equations)
+    rows = torch.cat([local, shared, residual[..., None]], -1).double().flatten(1, 2) * weight.double().sqrt().repeat_interleave(2, 1)[..., None]
+    whole = rows.mT @ rows
+    for equations in found:
+        torch.testing.assert_close(equations._diagonal, whole[:, :width, :width], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(equations._border, whole[:, :width, width:-1], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(equations._corner, whole[:, width:-1, width:-1].sum(0), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(equations._local_gradient, whole[:, :width, -1], rtol=1e-12, atol=1e-12)
+        assert torch.equal(equations._diagonal, equations._diagonal.mT)
+
+
 def test_products_of_single_precision_jacobians_are_formed_in_double():
     """Two columns that differ by 1e-4 leave a pivot of 1e-8, which is less than single precision keeps of the sum."""
     f, n = 3, 400

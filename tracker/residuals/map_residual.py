@@ -50,7 +50,7 @@ class MapResidual:
         if "log_focal" in wanted:
             offset = from_principal_point(pixels, self.principal_point)
             jacobians["log_focal"] = per_pixel @ offset[..., None]
-        return Linearization(residual, jacobians)
+        return Linearization(residual, jacobians, used=self.precision != 0)
 
 
 def sample_map(

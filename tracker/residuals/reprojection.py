@@ -44,4 +44,4 @@ class ReprojectionResidual:
         if "log_focal" in wanted:
             offset = from_principal_point(pixels, self.principal_point)
             jacobians["log_focal"] = (offset * weight)[..., None]
-        return Linearization(residual, jacobians)
+        return Linearization(residual, jacobians, used=self.precision != 0)

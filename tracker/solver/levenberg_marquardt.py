@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tracker.solver.normal_equations import NormalEquations
@@ -56,12 +56,15 @@ class Linearization:
             rows must be zero.
         diagonal: each entry of one variable has one residual of its own (a prior, a smoothness term). n is d then, k is 1,
             and the derivatives are given as ``(F, d)``: row i with respect to entry i.
+        used: groups that count. The numbers of all others are zero, residual and derivatives, and need not be multiplied; None
+            where that is not known.
     """
 
     residual: Float[Tensor, "frames n k"]
     jacobians: dict[str, Float[Tensor, "frames n k d"]] = field(default_factory=dict)
     previous: dict[str, Float[Tensor, "frames n k d"]] = field(default_factory=dict)
     diagonal: bool = False
+    used: Bool[Tensor, "frames n"] | None = None
 
 
 class Residual(Protocol):
@@ -192,8 +195,10 @@ def _linearise(terms: Sequence[Term], variables: Sequence[Variable], values: Val
     for term in terms:
         lin = term.residual(values, wanted)
         weight = None if term.kernel is None else term.kernel.weight(lin.residual.square().sum(-1))
-        add = equations.add_diagonal if lin.diagonal else equations.add
-        add(lin.residual, lin.jacobians, lin.previous, weight)
+        if lin.diagonal:
+            equations.add_diagonal(lin.residual, lin.jacobians, lin.previous, weight)
+        else:
+            equations.add(lin.residual, lin.jacobians, lin.previous, weight, lin.used)
     return equations
 
 

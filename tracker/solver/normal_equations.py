@@ -21,6 +21,7 @@ from torch import Tensor
 from tracker.solver.block_tridiagonal import cholesky, factorise
 
 _CACHED_NUMBERS = 1 << 18  # doubles whose products are formed at a time on the CPU: 2 MB
+_WIDE, _BLOCK = 128, 64  # columns from which a frame's product is worth a loop of its own, and those of one of its blocks
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,15 @@ class NormalEquations:
         jacobians: Mapping[str, Float[Tensor, "frames n k d"]],
         previous: Mapping[str, Float[Tensor, "frames n k d"]],
         weight: Float[Tensor, "frames n"] | None,
+        used: Bool[Tensor, "frames n"] | None = None,
     ) -> None:
-        """Add one residual function's contribution, each group's rows scaled by √weight."""
+        """Add one residual function's contribution, each group's rows scaled by √weight; all of those not ``used`` are zero."""
         local = [name for name in self._local if name in jacobians]
         before = [name for name in self._local if name in previous]
         shared = [name for name in self._shared if name in jacobians]
         columns = [*(jacobians[n] for n in local), *(previous[n] for n in before), *(jacobians[n] for n in shared)]
         # residuals as one more column: one product gives every block of the matrix and of the gradient
-        product = _products([*columns, residual[..., None]], weight)
+        product = _products([*columns, residual[..., None]], weight, used)
         # where the three kinds of columns stand in the product (h, b, s) and in the system (here, below, common)
         here, below = (_columns(names, self._local, product.device) for names in (local, before))
         common = _columns(shared, self._shared, product.device)
@@ -199,19 +201,34 @@ def _columns(names: Sequence[str], layout: Mapping[str, slice], device: torch.de
     return torch.cat(ranges) if ranges else torch.empty(0, dtype=torch.long, device=device)
 
 
-def _products(columns: Sequence[Float[Tensor, "frames n k _"]], weight: Tensor | None) -> Float[Tensor, "frames c c"]:
-    """XᵀWX of each frame, with X the columns side by side and W one weight a group of k rows.
+def _products(
+    columns: Sequence[Float[Tensor, "frames n k _"]], weight: Tensor | None, used: Bool[Tensor, "frames n"] | None = None
+) -> Float[Tensor, "frames c c"]:
+    """XᵀWX of each frame, with X the columns side by side and W one weight a group of k rows; groups not ``used`` are zero.
 
     Residuals are often single precision; their products are not exact in it, and the sum of hundreds of them loses digits
     that a small pivot is made of. So they are cast first. On the CPU a few frames go at a time: their rows then stay in the
-    cache between the cast and the product, which halves the time (twice that of single precision).
+    cache between the cast and the product, which halves the time (twice that of single precision). Wide ones go one by one,
+    without the rows that are zero, and only one triangle is multiplied.
     """
     frames, n, k = columns[0].shape[:3]
     width = sum(c.shape[-1] for c in columns)
     at_once = frames if columns[0].is_cuda else min(max(_CACHED_NUMBERS // max(n * k * width, 1), 1), frames)
     like = {"dtype": torch.float64, "device": columns[0].device}
-    scratch, out = torch.empty(at_once, n, k, width, **like), torch.empty(frames, width, width, **like)
+    out = torch.empty(frames, width, width, **like)
     root = None if weight is None else weight.double().sqrt()[..., None, None]
+    scratch = torch.empty(at_once, n, k, width, **like)
+    if width >= _WIDE and not columns[0].is_cuda:
+        for frame in range(frames):
+            rows, scale = [c[frame] for c in columns], None if root is None else root[frame]
+            if used is not None:
+                some = used[frame].nonzero()[:, 0]
+                rows, scale = [r[some] for r in rows], None if scale is None else scale[some]
+            joined = torch.cat(rows, dim=-1, out=scratch[0, : len(rows[0])])
+            if scale is not None:
+                joined *= scale
+            _square(joined.flatten(0, 1), out[frame])
+        return out
     for start in range(0, frames, at_once):
         some = slice(start, min(start + at_once, frames))
         rows = torch.cat([c[some] for c in columns], dim=-1, out=scratch[: some.stop - start])
@@ -220,6 +237,14 @@ def _products(columns: Sequence[Float[Tensor, "frames n k _"]], weight: Tensor |
         rows = rows.flatten(1, 2)
         torch.matmul(rows.mT, rows, out=out[some])
     return out
+
+
+def _square(rows: Float[Tensor, "n c"], out: Float[Tensor, "c c"]) -> None:
+    """XᵀX into ``out``: blocks on and above the diagonal are multiplied, the others mirrored."""
+    for start in range(0, rows.shape[1], _BLOCK):
+        here, rest = slice(start, start + _BLOCK), slice(start, None)
+        torch.mm(rows[:, here].T, rows[:, rest], out=out[here, rest])
+        out[start + _BLOCK :, here] = out[here, start + _BLOCK :].T
 
 
 def _damped(matrix: Tensor, damping: float, keep: Tensor) -> Tensor:
