@@ -20,7 +20,7 @@ def test_presets_differ_in_effort():
         for c in map(load_settings, PRESETS)
     ]
     assert PRESETS == ("fast", "balanced", "best")
-    assert [len(c.reads) for c in map(load_settings, PRESETS)] == [0, 2, 3]
+    assert [len(c.reads) for c in map(load_settings, PRESETS)] == [0, 3, 4]
     assert effort == sorted(effort) and len(set(effort)) == len(effort)
 
 
@@ -38,7 +38,7 @@ def test_users_file_changes_what_it_names_and_nothing_else(tmp_path):
 
 def test_stages_can_be_added_and_left_out_by_name(tmp_path):
     (tmp_path / "mine.yaml").write_text(
-        "stages: {windows: {colours: null, polish: {free: [face], cues: [landmarks, priors], iterations: 2, needs: look_up}}}\n"
+        "stages: {windows: {colours: null, polish: {free: [face], cues: [landmarks, priors], iterations: 2, needs: look_up}}, tied: {faces: null}}\n"
     )
     mine = load_settings("best", tmp_path / "mine.yaml")
     assert list(mine.window_stages) == ["frames", "outline", "polish"]

@@ -26,7 +26,7 @@ from tracker.importing import read_any
 from tracker.loaded import Loaded
 from tracker.observe.embedder import HeadEmbedder
 from tracker.observe.first_pass import observe
-from tracker.observe.reading import DENSE, PICTURES
+from tracker.observe.reading import DENSE, MOTION, PICTURES
 from tracker.observe.sites import spread_sites
 from tracker.progress import Progress, StageClock, silent
 from tracker.rendering.devices import Device, resolve_device
@@ -91,7 +91,7 @@ class Request:
             return self
         part = self.part
         refuse_for_photos({"--start-from": self.start_from, "--intrinsics": self.intrinsics, "--fps": part.frame_rate, "--start": part.start, "--end": part.end})
-        settings = self.settings.without("smoothness")
+        settings = self.settings.without("smoothness").untied()
         # no frame starts from what its neighbour ended with, and there are few
         longer = {name: {"iterations": _MORE_ITERATIONS * stage.iterations} for name, stage in settings.window_stages.items()}
         changes = {"observe": {"stride": 1}, "windows": {"gap_seconds": 0.5 / PHOTO_RATE}, "stages": {"windows": longer}}
@@ -182,7 +182,7 @@ def run(
         asset, embedder, notes = _prepare(request, source, camera, device, folder, loaded, progress, clock)
         observations = stack.enter_context(
             observe(
-                source, settings.observe, embedder=embedder, pictures=PICTURES in settings.reads, folder=folder / OBSERVATIONS,
+                source, settings.observe, embedder=embedder, pictures=bool(settings.reads & {PICTURES, MOTION}), folder=folder / OBSERVATIONS,
                 landmarker=request.landmarker, go_on=True, progress=progress, clock=clock,
             )  # fmt: skip
         )

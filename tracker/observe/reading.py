@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from tracker.head_model import HeadModel
 from tracker.observe.embedding_store import EmbeddingRecord
@@ -20,9 +20,10 @@ from tracker.observe.pooling import PooledSites, pool
 from tracker.observe.signed_distance import outline_error, signed_distance
 from tracker.observe.sites import DenseSites
 
-DENSE, OUTLINES, PICTURES = "dense", "outlines", "pictures"
+DENSE, OUTLINES, PICTURES, MOTION = "dense", "outlines", "pictures", "motion"
 EVERYTHING = frozenset({DENSE, OUTLINES, PICTURES})
-"""What can be read besides landmarks. Outlines and pictures are costly, and come only together with the dense maps."""
+"""What can be read besides landmarks. Outlines and pictures are costly, and come only together with the dense maps.
+``MOTION`` is what moves from picture to picture, which is read apart (:meth:`ObservationReader.grey`)."""
 
 _FULL_WEIGHT = 2.0
 """Trusted pixels from which a site counts fully; more of them err together."""
@@ -74,6 +75,18 @@ class ObservationReader:
             dense=dense,
             pictures=pictures,
         )
+
+    def grey(self, frame: int, side: int) -> tuple[UInt8[np.ndarray, "side side"], Float[np.ndarray, "2 3"]] | None:
+        """A frame's picture of the head in grey, ``side`` pixels wide, and the affine map from full-frame pixels to its own; None
+        where there is none."""
+        entry = self.observations.pictures.read(frame)
+        if entry is None:
+            return None
+        crop, image = entry
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        if side != len(grey):
+            grey = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA if side < len(grey) else cv2.INTER_LINEAR)
+        return grey, _inverse(crop.matrix(side))
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(array, dtype=self.dtype, device=self.device)

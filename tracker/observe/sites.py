@@ -115,6 +115,11 @@ def skin_triangles(asset: HeadAsset) -> Int[np.ndarray, "n"]:
     return _triangles_of(asset, ("face", "ears"), ("mouth_interior", "eyes", "teeth", "tongue"))
 
 
+def rigid_triangles(asset: HeadAsset) -> Int[np.ndarray, "n"]:
+    """Numbers of the triangles of bare skin that move with the skull: face and ears without lips and lids."""
+    return _triangles_of(asset, ("face", "ears"), (*_LEFT_TO_LANDMARKS, "neck"))
+
+
 def lip_triangles(asset: HeadAsset) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "m"]]:
     """Numbers of the triangles of the upper lip and of the lower lip: their outside up to the rim, without the mouth's corners.
 

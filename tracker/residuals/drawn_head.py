@@ -41,9 +41,9 @@ def visible_places(
         renderer: any backend on the tensors' device.
     """
 
-    mesh = _clip_space(head, to_map, map_size, values, principal_point)
+    mesh = clip_space_on_map(head, to_map, map_size, values, principal_point)
     rast = renderer.rasterize(mesh, head.faces, (_RESOLUTION, _RESOLUTION))
-    return visible_points(_clip_space(points, to_map, map_size, values, principal_point), rast, mesh, head.faces, _TOLERANCE_M).to(mesh)
+    return visible_points(clip_space_on_map(points, to_map, map_size, values, principal_point), rast, mesh, head.faces, _TOLERANCE_M).to(mesh)
 
 
 @torch.no_grad()
@@ -58,13 +58,13 @@ def coverage(
 ) -> Float[Tensor, "frames h w"]:
     """Share of each map pixel that the head covers, from a picture ``finer`` times as fine; row 0 on top."""
     height, width = map_size
-    mesh = _clip_space(head, to_map, map_size, values, principal_point)
+    mesh = clip_space_on_map(head, to_map, map_size, values, principal_point)
     rast = renderer.rasterize(mesh, head.faces, (finer * height, finer * width))
     covered = (rast[..., 3] > 0).to(mesh).flip(1)
     return torch.nn.functional.avg_pool2d(covered[:, None], finer)[:, 0]
 
 
-def _clip_space(
+def clip_space_on_map(
     model: HeadModel,
     to_map: Float[Tensor, "frames 2 3"],
     map_size: tuple[int, int],

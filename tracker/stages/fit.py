@@ -24,7 +24,8 @@ from tracker.stages.gaps import filled, nearest_index, short_gaps
 from tracker.stages.identities import Identities, fit_identities
 from tracker.stages.keyframes import SharedFit
 from tracker.stages.start import Start
-from tracker.stages.windows import FrameFits, fit_frames
+from tracker.stages.tied_windows import fit_shot
+from tracker.stages.windows import FrameFits
 
 _DEFAULT_LIMIT = WindowSettings().max_error_percent
 
@@ -124,10 +125,12 @@ def fit(
     with clock.stage("frames"):
         for shot, person in identities.person_of_shot.items():
             own, shared = torch.as_tensor(tracked[shots[tracked] == shot]), identities.people[person]
-            known = begin if person == 0 else None
-            for window in fit_frames(head, own, read, shared, camera.principal_point, settings, known):
-                fits.append(window)
-                progress("fit", sum(len(f.frames) for f in fits), len(tracked))
+            known, before = begin if person == 0 else None, sum(len(f.frames) for f in fits)
+
+            def said(name: str, frames: int, before: int = before) -> None:
+                progress(name, before + frames, len(tracked))
+
+            fits += fit_shot(asset, head, own, read, shared, camera.principal_point, settings, known, said)
     windows = settings.windows
     found = assemble(
         observations, fits, identities.people[0], camera, asset, windows.max_error_percent, windows.gap_seconds, identities

@@ -10,7 +10,9 @@ from pydantic import Field, create_model, field_validator
 
 from flame_assets.settings_files import ListOf, Settings, laid_over, validated
 from tracker.errors import UserError
+from tracker.observe.reading import DENSE, MOTION
 from tracker.residuals.cues import cues
+from tracker.stages.ties import TieSettings
 
 Group = Literal["pose", "face", "neck", "identity", "focal"]
 """What a stage can free: the head's rotation and place; expression, gaze and jaw; the neck joint; the shape; the focal length."""
@@ -55,10 +57,13 @@ class StageLists(Settings):
     Attributes:
         keyframes: of the joint fit of identity and focal length.
         windows: of every window of frames, identity and focal length given.
+        tied: of every window again, after the frames' poses were tied to each other by what moves in the picture; without any, they
+            are not.
     """
 
     keyframes: dict[str, Stage | None] = {}
     windows: dict[str, Stage | None] = {}
+    tied: dict[str, Stage | None] = {}
 
 
 class KeyframeSettings(Settings):
@@ -97,6 +102,7 @@ class FitBase(Settings):
     keyframes: KeyframeSettings = KeyframeSettings()
     windows: WindowSettings = WindowSettings()
     limits: LimitSettings = LimitSettings()
+    ties: TieSettings = TieSettings()
     stages: StageLists = StageLists()
 
     def cue(self, name: str) -> Any:
@@ -114,14 +120,23 @@ class FitBase(Settings):
         return {name: s for name, s in self.stages.windows.items() if s is not None}
 
     @property
+    def tied_stages(self) -> dict[str, Stage]:
+        """Stages of the windows once their poses are tied, in order."""
+        return {name: s for name, s in self.stages.tied.items() if s is not None}
+
+    @property
+    def _all_stages(self) -> tuple[Stage, ...]:
+        return (*self.keyframe_stages.values(), *self.window_stages.values(), *self.tied_stages.values())
+
+    @property
     def groups(self) -> frozenset[str]:
         """Groups of variables that some stage frees."""
-        return frozenset(g for s in (*self.keyframe_stages.values(), *self.window_stages.values()) for g in s.free)
+        return frozenset(g for s in self._all_stages for g in s.free)
 
     @property
     def reads(self) -> frozenset[str]:
-        """What of the video its cues look at besides landmarks; see :data:`tracker.observe.reading.EVERYTHING`."""
-        return reads_of(self.keyframe_stages.values()) | reads_of(self.window_stages.values())
+        """What of the video its cues and ties look at besides landmarks; see :data:`tracker.observe.reading.EVERYTHING`."""
+        return reads_of(self._all_stages) | (frozenset({DENSE, MOTION}) if self.tied_stages else frozenset())
 
     def changed(self, changes: Mapping[str, Any]) -> Any:
         """The same with some values replaced, section by section, named as in a settings file.
@@ -141,8 +156,12 @@ class FitBase(Settings):
                 left[name] = None if stage.needs in names else dumped
             return left
 
-        lists = {"keyframes": kept(self.keyframe_stages), "windows": kept(self.window_stages)}
-        return self.changed({"stages": lists})
+        lists = {"keyframes": self.keyframe_stages, "windows": self.window_stages, "tied": self.tied_stages}
+        return self.changed({"stages": {name: kept(stages) for name, stages in lists.items()}})
+
+    def untied(self) -> Any:
+        """The same without ties between frames."""
+        return self.changed({"stages": {"tied": dict.fromkeys(self.tied_stages)}})
 
     def holding(self, *groups: str) -> Any:
         """The same with some groups of variables free in no stage."""
@@ -150,7 +169,8 @@ class FitBase(Settings):
         def held(stages: Mapping[str, Stage]) -> dict[str, Any]:
             return {n: s.model_dump() | {"free": tuple(g for g in s.free if g not in groups)} for n, s in stages.items()}
 
-        return self.changed({"stages": {"keyframes": held(self.keyframe_stages), "windows": held(self.window_stages)}})
+        lists = {"keyframes": self.keyframe_stages, "windows": self.window_stages, "tied": self.tied_stages}
+        return self.changed({"stages": {name: held(stages) for name, stages in lists.items()}})
 
 
 def reads_of(stages: Iterable[Stage]) -> frozenset[str]:

@@ -7,7 +7,7 @@ ones of the next window, so that every frame is smoothed with a past and a futur
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +57,7 @@ def fit_frames(
     principal_point: tuple[float, float],
     settings: FitBase,
     begin: Start | None = None,
+    tied: Mapping[str, Tensor] | None = None,
 ) -> Iterator[FrameFits]:
     """Solve ``frames`` window by window; yields the finished frames of each.
 
@@ -68,9 +69,10 @@ def fit_frames(
         principal_point: pixels.
         settings: with the windows' stages.
         begin: an earlier track to start from.
+        tied: values of all ``frames``, one row each, to go on from with the stages of tied frames.
     """
     size, lookahead = settings.windows.frames, min(settings.windows.lookahead, settings.windows.frames - 1)
-    stages = settings.window_stages.values()
+    stages = (settings.window_stages if tied is None else settings.tied_stages).values()
     reads = reads_of(stages)
     camera = FocalPrior(shared.focal_px, 0.0, principal_point)
     # the identity is fixed from here on: bake it into the head once
@@ -93,6 +95,8 @@ def fit_frames(
             values["expr"] = last["expr"].expand(len(batch), -1).clone()
         if begin is not None:
             values = begin.begun(head, batch, positions, values, principal_point)
+        if tied is not None:
+            values |= {name: value[stop - len(fresh) - (last is not None) : stop] for name, value in tied.items()}
         ties: list[Term] = []
         if last is not None:
             for name, value in last.items():
