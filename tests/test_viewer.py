@@ -65,6 +65,16 @@ def test_every_look_is_the_frames_mesh(mode, head, tmp_path):
     assert triangles == len(head.faces)
 
 
+@pytest.mark.parametrize("mode", [TEXTURE, PLAIN, CANONICAL, REGIONS, CONFIDENCE])
+def test_patches_are_the_whole_head(mode, head):
+    track = talking_track(head, 6)
+    mesh = ColouredMesh(track, head, np.full((8, 8, 3), 100, np.uint8))
+    patches = mesh.patches(mode)
+    faces = np.concatenate([p.vertices[p.triangles] for p in patches])
+    assert sorted(map(tuple, faces)) == sorted(map(tuple, head.faces))
+    assert 1 <= len(patches) <= 216 and all(0 <= c <= 255 for p in patches for c in mesh.patch_colour(2, mode, p))
+
+
 def test_a_frame_without_a_head_has_no_confident_colour(head):
     track = talking_track(head, 12)
     mesh = ColouredMesh(track, head)
@@ -154,9 +164,14 @@ def test_a_window_shows_what_its_controls_say(window):
         if len(seen) > 2:
             break
         stop.wait(0.1)
+    assert window._patches and not window._parts
+    window.play.value = False
+    window._mark()
+    stop.wait(1.0)
     stop.set()
     thread.join()
     assert len(seen) > 2
+    assert window._parts and not window._patches  # in full again when it stands
 
 
 @needs_viser

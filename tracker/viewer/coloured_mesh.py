@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import colorsys
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from flame_assets.asset import HeadAsset
 from tracker.export.glb_file import INDEX_DATA, VERTEX_DATA, GlbFile
@@ -20,8 +21,22 @@ from tracker.overlay import vertex_colours
 from tracker.track_vertices import check_head, posed_frames
 
 PLAIN, TEXTURE, CANONICAL, REGIONS, CONFIDENCE = "plain", "texture", "canonical", "regions", "confidence"
+_LEVELS = 6  # of red, green and blue in a moving head
 _TEXTURE_SIDE = 512  # it is sent with every frame
 _SURE, _UNSURE, _NO_HEAD = (70, 170, 90), (215, 60, 50), (150, 150, 150)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Attributes:
+    vertices: numbers of the head's vertices in it.
+    triangles: of those.
+    colour: sRGB, 0 to 255.
+    """
+
+    vertices: Int[np.ndarray, "n"]
+    triangles: Int[np.ndarray, "m 3"]
+    colour: Float[np.ndarray, "3"]
 
 
 class ColouredMesh:
@@ -40,7 +55,8 @@ class ColouredMesh:
         self.track, self.asset = track, asset
         self._model = HeadModel.from_asset(asset, "cpu")
         self._surface, self._parts = split_at_seams(asset), surface_parts(asset)
-        self._png = b""
+        self._png, self._texture = b"", texture
+        self._patches: dict[str, list[Patch]] = {}
         if texture is not None and self._surface.uv is not None:
             side = min(_TEXTURE_SIDE, texture.shape[0])
             self._png = encode_png(cv2.resize(texture, (side, side), interpolation=cv2.INTER_AREA))
@@ -68,7 +84,8 @@ class ColouredMesh:
 
     def glbs(self, frame: int, mode: str, vertices: Float[np.ndarray, "verts 3"]) -> dict[str, bytes]:
         """The mesh of a frame (:meth:`vertices`) in the colours of one of :attr:`modes`: ``head``, and, where skin and lips are textured,
-        the eyes and teeth apart as ``inside``. Each is one primitive: the viewer lights further ones wrongly."""
+        the eyes and teeth apart as ``inside``. Each is one primitive: viser computes normals anew, and those of primitives that share
+        vertices come out wrong."""
         normals = unit_normals(vertices, self.asset.faces)
         colours = self.colours(frame, mode)
         if mode != TEXTURE:
@@ -77,6 +94,36 @@ class ColouredMesh:
         inside = np.setdiff1d(np.arange(len(self.asset.faces)), outside)
         made = {"head": self._glb(vertices, normals, outside, None)}
         return made | ({"inside": self._glb(vertices, normals, inside, colours)} if len(inside) else {})
+
+    def patches(self, mode: str) -> list[Patch]:
+        """The head in pieces of about one colour each, which can be moved while it plays; glbs blink whenever they change."""
+        if mode not in self._patches:
+            colours = self._sampled() if mode == TEXTURE else self.colours(0, PLAIN if mode == CONFIDENCE else mode)
+            faces = self.asset.faces
+            of_faces = colours[faces].mean(1)
+            _, group = np.unique((of_faces / 255 * (_LEVELS - 1)).round().astype(int), axis=0, return_inverse=True)
+            made = []
+            for number in range(group.max() + 1):
+                inside = group.ravel() == number
+                vertices, triangles = np.unique(faces[inside], return_inverse=True)
+                made.append(Patch(vertices, triangles.reshape(-1, 3).astype(np.uint32), of_faces[inside].mean(0)))
+            self._patches[mode] = made
+        return self._patches[mode]
+
+    def patch_colour(self, frame: int, mode: str, patch: Patch) -> tuple[int, int, int]:
+        """sRGB colour of one of :meth:`patches` in a frame."""
+        colour = self.colours(frame, mode)[patch.vertices].mean(0) if mode == CONFIDENCE else patch.colour
+        red, green, blue = (int(c) for c in colour.clip(0, 255))
+        return red, green, blue
+
+    def _sampled(self) -> Float[np.ndarray, "verts 3"]:
+        """The texture's colours at the vertices; plain ones for what it leaves out."""
+        side = self._texture.shape[0]
+        x, y = ((self._surface.uv[: self.asset.n_vertices] * [1, -1] + [0, 1]) * side).astype(int).clip(0, side - 1).T
+        colours = self._colours[PLAIN].copy()
+        outside = np.unique(self.asset.faces[np.concatenate([self._parts[n] for n in self._parts if n in TEXTURED])])
+        colours[outside] = self._texture[y, x][outside]
+        return colours
 
     def _glb(self, vertices: np.ndarray, normals: np.ndarray, triangles: np.ndarray, colours: np.ndarray | None) -> bytes:
         """Some triangles in vertex colours (sRGB, 0 to 255), or with the texture when there are none."""

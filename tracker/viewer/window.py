@@ -49,6 +49,8 @@ class Window:
         self._aspects: dict[int, float] = {}
         self._parts: dict[str, Any] = {}
         self._wires: Any = None
+        self._patches: list[Any] = []
+        self._patch_mode: str | None = None
         self._last_curves = 0.0
         self._controls()
         self.server.on_client_connect(self._welcome)
@@ -67,7 +69,7 @@ class Window:
         self.head = gui.add_checkbox("head", True, hint="hide it to see the frame alone")
         self.view = gui.add_dropdown("view", ("close", "camera"), hint="camera: through the video's camera, over the picture")
         self.words = gui.add_markdown("")
-        for control in (self.frame, self.colours, self.wireframe, self.head):
+        for control in (self.frame, self.play, self.colours, self.wireframe, self.head):
             control.on_update(self._mark)
         self.view.on_update(lambda event: self.look(event.client))
         self.image = None
@@ -165,7 +167,9 @@ class Window:
             scene.remove_by_name("/wires")
             self._wires = None
         wired = self.head.value and self.wireframe.value
-        glbs = self._mesh.glbs(frame, mode, vertices) if self.head.value and not wired else {}
+        moving = self.head.value and not wired and self.play.value
+        self._show_patches(frame, mode if moving else None, vertices)
+        glbs = self._mesh.glbs(frame, mode, vertices) if self.head.value and not wired and not moving else {}
         for name in self._parts.keys() - glbs.keys():
             self._parts.pop(name).remove()
         for name, glb in glbs.items():
@@ -181,6 +185,21 @@ class Window:
             self._wires.vertices = vertices
         if self._wires is not None:
             self._wires.visible = wired
+
+    def _show_patches(self, frame: int, mode: str | None, vertices: np.ndarray) -> None:
+        """The moving head in the colours of ``mode``; None for none."""
+        if mode != self._patch_mode:
+            for handle in self._patches:
+                handle.remove()
+            self._patches, self._patch_mode = [], mode
+            for number, patch in enumerate(self._mesh.patches(mode) if mode else ()):
+                handle = self.server.scene.add_mesh_simple(
+                    f"/moving/{number}", vertices[patch.vertices], patch.triangles, side="double", cast_shadow=False, receive_shadow=False,
+                )  # fmt: skip
+                self._patches.append(handle)
+        for handle, patch in zip(self._patches, self._mesh.patches(mode) if mode else (), strict=True):
+            handle.vertices = vertices[patch.vertices]
+            handle.color = self._mesh.patch_colour(frame, mode, patch)
 
     def _show_behind(self, frame: int, picture: np.ndarray) -> None:
         """The picture behind the head, for browsers that look through the camera."""
