@@ -12,6 +12,7 @@ import pytest
 
 from tracker.cli import main
 from tracker.terminal import lasting_output
+from tracker.video.packaged_clips import EXCERPT
 
 ROOT = Path(__file__).resolve().parent.parent
 # prints as the program does, without the seconds that a run takes
@@ -96,3 +97,16 @@ def test_ctrl_c_while_libraries_load_is_quiet(monkeypatch, capsys, tmp_path):
     assert main(["--video", str(tmp_path / "any.mp4")]) == 130
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "interrupted" in error
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="terminals are made up here")
+def test_a_terminal_shows_at_once_that_something_happens(tmp_path):
+    """Before the libraries are loaded, which takes seconds: what is shown first does not need them."""
+    ours, theirs = os.openpty()
+    run = "import sys; from tracker.cli import main; sys.meta_path.insert(0, type('No', (), {'find_spec': find})()); main()"
+    refuse = "def find(name, path=None, target=None):\n    if name == 'torch': raise SystemExit(7)\n"
+    command = [sys.executable, "-c", refuse + run, "--video", str(EXCERPT), "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, stderr=theirs, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    os.close(theirs)
+    assert done.returncode == 7 and os.read(ours, 100).strip().startswith(b"start:")
+    os.close(ours)

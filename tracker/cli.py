@@ -22,6 +22,8 @@ from tracker.terminal import lasting_output, progress_bars
 
 if TYPE_CHECKING:
     from tracker.pipeline import Request
+    from tracker.progress import Progress
+    from tracker.run_report import RunReport
 
 
 class _Parser(argparse.ArgumentParser):
@@ -186,6 +188,17 @@ def _run(options: argparse.Namespace) -> int:
     formats = formats_of(options)
     os.environ.setdefault("GLOG_minloglevel", "2")  # MediaPipe's log lines are no news to a user
 
+    with progress_bars(options.quiet) as progress:
+        if sys.stderr.isatty():
+            progress("start", 0, None)  # the libraries take seconds to load, and nobody should wonder meanwhile
+        report = _track(options, formats, progress)
+    if not options.quiet:
+        print(report.text())
+    return 0
+
+
+def _track(options: argparse.Namespace, formats: tuple[str, ...], progress: Progress) -> RunReport:
+    """Track what the options name, to their folder."""
     # imported late, so that --help and option errors need no heavy libraries
     from flame_assets.user_cache import keep_libraries_tidy
 
@@ -197,21 +210,17 @@ def _run(options: argparse.Namespace) -> int:
     request = replace(request, photos=options.photos is not None, start_from=options.start_from)
     if options.demo:
         request = replace(request, video=demo_clip(quiet=options.quiet))
-    with progress_bars(options.quiet) as progress:
-        report = track_to_folder(
-            request,
-            options.out,
-            "demo" if options.demo else None,
-            formats=formats,
-            overlay=not options.no_overlay,
-            page=not options.no_report,
-            restart=options.restart,
-            progress=progress,
-            say=(lambda sentence: None) if options.quiet else (lambda sentence: print(sentence, file=sys.stderr)),
-        )
-    if not options.quiet:
-        print(report.text())
-    return 0
+    return track_to_folder(
+        request,
+        options.out,
+        "demo" if options.demo else None,
+        formats=formats,
+        overlay=not options.no_overlay,
+        page=not options.no_report,
+        restart=options.restart,
+        progress=progress,
+        say=(lambda sentence: None) if options.quiet else (lambda sentence: print(sentence, file=sys.stderr)),
+    )
 
 
 def formats_of(options: argparse.Namespace) -> tuple[str, ...]:

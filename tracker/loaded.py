@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from flame_assets.asset import HeadAsset
@@ -14,11 +15,11 @@ class Loaded:
     """Keeps what was read. One run at a time may use it. Files that change meanwhile are not read again.
 
     Args:
-        threads: of networks on a CPU; as many as there are cores when None.
+        threads: of networks on a CPU; when None, as many as there are cores but one, since landmarks are found meanwhile.
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        self._threads = threads
+        self._threads = threads or max(cores() - 1, 1)
         self._heads: dict[Path | None, HeadAsset] = {}
         self._sites: dict[tuple[Path | None, int, int], DenseSites] = {}
         self._embedders: dict[tuple[str, str], HeadEmbedder] = {}
@@ -50,3 +51,8 @@ class Loaded:
         if key not in self._embedders:
             self._embedders[key] = HeadEmbedder(network, device, asset, sites, doubt, self._threads)
         return self._embedders[key].for_head(asset, sites, doubt)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
