@@ -103,10 +103,11 @@ def test_ctrl_c_while_libraries_load_is_quiet(monkeypatch, capsys, tmp_path):
 def test_a_terminal_shows_at_once_that_something_happens(tmp_path):
     """Before the libraries are loaded, which takes seconds: what is shown first does not need them."""
     ours, theirs = os.openpty()
-    run = "import sys; from tracker.cli import main; sys.meta_path.insert(0, type('No', (), {'find_spec': find})()); main()"
+    run = "import sys; from tracker.cli import main; sys.meta_path.insert(0, type('No', (), {'find_spec': staticmethod(find)})()); main()"
     refuse = "def find(name, path=None, target=None):\n    if name == 'torch': raise SystemExit(7)\n"
     command = [sys.executable, "-c", refuse + run, "--video", str(EXCERPT), "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, stderr=theirs, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    shown = os.read(ours, 100)
     os.close(theirs)
-    assert done.returncode == 7 and os.read(ours, 100).strip().startswith(b"start:")
     os.close(ours)
+    assert done.returncode == 7 and shown.strip().startswith(b"start:")
