@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -102,7 +103,11 @@ def test_ctrl_c_while_libraries_load_is_quiet(monkeypatch, capsys, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="terminals are made up here")
 def test_a_terminal_shows_at_once_that_something_happens(tmp_path):
     """Before the libraries are loaded, which takes seconds: what is shown first does not need them."""
+    import fcntl
+    import termios
+
     ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))  # rows and columns, or a bar has no room
     run = "import sys; from tracker.cli import main; sys.meta_path.insert(0, type('No', (), {'find_spec': staticmethod(find)})()); main()"
     refuse = "def find(name, path=None, target=None):\n    if name == 'torch': raise SystemExit(7)\n"
     command = [sys.executable, "-c", refuse + run, "--video", str(EXCERPT), "--out", str(tmp_path)]
