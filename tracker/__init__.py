@@ -16,18 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tracker.head_track import HeadTrack
+    from tracker.library import track, track_people
     from tracker.observe.observations import Observations
-    from tracker.pipeline import track
     from tracker.result import TrackResult
 
 __version__ = "0.1.0"
-__all__ = ["HeadTrack", "Observations", "TrackResult", "__version__", "track"]
+__all__ = ["HeadTrack", "Observations", "TrackResult", "__version__", "track", "track_people"]
 
 _HOMES = {
     "HeadTrack": "tracker.head_track",
     "Observations": "tracker.observe.observations",
     "TrackResult": "tracker.result",
-    "track": "tracker.pipeline",
+    "track": "tracker.library",
+    "track_people": "tracker.library",
 }
 
 

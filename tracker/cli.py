@@ -85,7 +85,20 @@ def _add_start(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _person(text: str) -> int | str:
+    if text in ("largest", "all"):
+        return text
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 1000:
+        raise argparse.ArgumentTypeError(f"{text!r}: give largest, all, or the number of a person, from 1")
+    return int(text)
+
+
 def _add_part(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--person", metavar="largest|all|N", type=_person, default="largest",
+        help="who is tracked of several people: the one whose face is the largest at the beginning, and nobody else after they left "
+        "(default: largest); the N-th, 1 being the one whose face covers most of the video; or each, in folders person_1, person_2, …",
+    )  # fmt: skip
     parser.add_argument("--max-frames", metavar="N", type=int, help="stop after N frames (default: the whole video)")
     parser.add_argument("--start", metavar="SECONDS", type=float, help="begin with the frame shown then (default: 0)")
     parser.add_argument("--end", metavar="SECONDS", type=float, help="stop before the frame shown then (default: the video's end)")
@@ -259,6 +272,7 @@ def request_of(options: argparse.Namespace, video: Path) -> Request:
         fov_deg=options.fov,
         intrinsics=options.intrinsics,
         device=options.device,
+        person=options.person,
     )
 
 

@@ -26,12 +26,14 @@ from tracker.importing import read_any
 from tracker.loaded import Loaded
 from tracker.observe.embedder import HeadEmbedder
 from tracker.observe.first_pass import observe
+from tracker.observe.guides import Whereabouts
 from tracker.observe.reading import DENSE, MOTION, PICTURES
 from tracker.observe.sites import spread_sites
+from tracker.observe.survey import Survey, survey
 from tracker.progress import Progress, StageClock, silent
 from tracker.rendering.devices import Device, resolve_device
 from tracker.result import TrackResult
-from tracker.settings import TrackerSettings, load_settings
+from tracker.settings import TrackerSettings
 from tracker.stages.calibration import CANDIDATES, calibrate
 from tracker.stages.fit import Fit, fit
 from tracker.stages.texture import unwrap_texture
@@ -54,6 +56,9 @@ _NOT_CALIBRATED = (
 _MORE_ITERATIONS = 4  # of photos than of frames
 
 
+LARGEST, ALL = "largest", "all"
+"""Who is tracked of several people, where it is not a number: the one whose face is the largest at the beginning, or each."""
+
 OBSERVATIONS = "observations"
 """Name of the folder with the observations in a folder of work."""
 
@@ -75,6 +80,7 @@ class Request:
     device: str = "auto"
     photos: bool = False
     start_from: Path | None = None
+    person: int | str = LARGEST
 
     @property
     def source(self) -> VideoSource:
@@ -90,59 +96,13 @@ class Request:
         if not self.photos:
             return self
         part = self.part
-        refuse_for_photos({"--start-from": self.start_from, "--intrinsics": self.intrinsics, "--fps": part.frame_rate, "--start": part.start, "--end": part.end})
+        person = None if self.person == LARGEST else self.person
+        refuse_for_photos({"--person": person, "--start-from": self.start_from, "--intrinsics": self.intrinsics, "--fps": part.frame_rate, "--start": part.start, "--end": part.end})
         settings = self.settings.without("smoothness").untied()
         # no frame starts from what its neighbour ended with, and there are few
         longer = {name: {"iterations": _MORE_ITERATIONS * stage.iterations} for name, stage in settings.window_stages.items()}
         changes = {"observe": {"stride": 1}, "windows": {"gap_seconds": 0.5 / PHOTO_RATE}, "stages": {"windows": longer}}
         return replace(self, settings=settings.changed(changes))
-
-
-def track(
-    video: str | Path,
-    preset: str = "balanced",
-    *,
-    config: str | Path | None = None,
-    part: VideoPart = VideoPart(),
-    head: str | Path | None = None,
-    network: str = "lite",
-    landmarker: str | Path | None = None,
-    focal_px: float | None = None,
-    fov_deg: float | None = None,
-    intrinsics: str | Path | None = None,
-    device: str = "auto",
-    photos: bool = False,
-    start_from: str | Path | None = None,
-    progress: Progress = silent,
-) -> TrackResult:
-    """Track the head in a video. Nothing is printed, and nothing is written but scratch files in the system's temporary folder.
-
-    Args:
-        video: a file of any container, or a folder of images.
-        preset: ``fast``, ``balanced`` or ``best``.
-        config: a settings file laid over the preset.
-        part: frames and seconds of the video that are wanted, and the rate of a folder of images.
-        head: a FLAME file, a folder that holds one, or a ``.npz`` head; the default head when None.
-        network: ``lite``, ``official``, or a file.
-        landmarker: MediaPipe's model file; the one that comes with the project when None.
-        focal_px, fov_deg, intrinsics: what is known of the camera: focal length in pixels, horizontal field of view in degrees, or
-            a file with OpenCV's 3 × 3 matrix; one of them at most.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        photos: ``video`` is a folder of photos of one person, or one photo, not frames of a video.
-        start_from: an earlier result for this video, or another tracker's, to begin the fit from (:mod:`tracker.importing`).
-        progress: told how far it is; see :data:`tracker.progress.Progress`.
-
-    Raises:
-        UserError: anything about the input, the options or the machine that stands in the way.
-    """
-    settings = load_settings(preset, None if config is None else Path(config))
-    paths = (None if p is None else Path(p) for p in (head, landmarker, intrinsics, start_from))
-    head_path, landmarker_path, intrinsics_path, start_path = paths
-    request = Request(
-        Path(video), settings, preset, part, head_path, landmarker_path, network, focal_px, fov_deg, intrinsics_path, device,
-        photos, start_path,
-    )  # fmt: skip
-    return run(request, progress=progress)
 
 
 def run(
@@ -151,6 +111,7 @@ def run(
     work: Path | None = None,
     draws: bool = False,
     loaded: Loaded | None = None,
+    people: Survey | None = None,
     progress: Progress = silent,
     clock: StageClock | None = None,
 ) -> TrackResult:
@@ -162,10 +123,11 @@ def run(
             with, to the same result bit for bit. None for a temporary folder that goes at the end.
         draws: the track is to be drawn afterwards, so the device must have a renderer whatever the settings.
         loaded: heads and networks that earlier runs of this process have read; what is missing is added. It changes no result.
+        people: of the video; looked for when None and a person is asked for by number.
         progress, clock: to be told.
 
     Raises:
-        UserError: see :func:`track`.
+        UserError: see :func:`tracker.library.track`.
     """
     request, clock, loaded = request.for_photos(), clock or StageClock(), loaded or Loaded()
     settings = request.settings
@@ -179,11 +141,12 @@ def run(
     with user_errors(), ExitStack() as stack:
         stack.enter_context(one_torch_thread())
         folder = work or Path(stack.enter_context(TemporaryDirectory(prefix="head-track-")))
-        asset, embedder, notes = _prepare(request, source, camera, device, folder, loaded, progress, clock)
+        person = _person(request, folder, people, progress, clock)
+        asset, embedder, notes = _prepare(request, source, camera, device, folder, loaded, person, progress, clock)
         observations = stack.enter_context(
             observe(
                 source, settings.observe, embedder=embedder, pictures=bool(settings.reads & {PICTURES, MOTION}), folder=folder / OBSERVATIONS,
-                landmarker=request.landmarker, go_on=True, progress=progress, clock=clock,
+                landmarker=request.landmarker, person=person, go_on=True, progress=progress, clock=clock,
             )  # fmt: skip
         )
         found = fit(observations, asset, settings, camera, start=start, device=device.compute, progress=progress, clock=clock)
@@ -200,6 +163,26 @@ def run(
     if embedder is not None:
         where["network"] = embedder.runtime
     return TrackResult(found, asset, source, texture, device, request.preset, notes, where, dict(clock.seconds))
+
+
+def _person(
+    request: Request, folder: Path, people: Survey | None, progress: Progress, clock: StageClock
+) -> Whereabouts | None:
+    """Where the person that is asked for by number is; None where that need not be known.
+
+    Raises:
+        UserError: the video shows fewer people.
+    """
+    number = request.person
+    if number == LARGEST:
+        return None
+    assert isinstance(number, int)
+    people = people or survey(request.source, folder, request.landmarker, progress, clock)
+    count = max(len(people), 1)  # a head whose face is never seen
+    if not 1 <= number <= count:
+        shown = "one person; give 1" if count == 1 else f"{count} people; give a number from 1 to {count}"
+        raise UserError(f"--person {number}: the video shows {shown}")
+    return people.person(number)
 
 
 def camera_of(video: VideoReader, request: Request) -> tuple[FocalPrior, tuple[str, ...]]:
@@ -248,6 +231,7 @@ def _prepare(
     device: Device,
     folder: Path,
     loaded: Loaded,
+    person: Whereabouts | None,
     progress: Progress,
     clock: StageClock,
 ) -> tuple[HeadAsset, HeadEmbedder | None, tuple[str, ...]]:
@@ -272,8 +256,8 @@ def _prepare(
         return asset, embedder, ()
     every = settings.observe.model_copy(update={"stride": 1})
     with observe(
-        source, every, embedder=embedder, folder=folder / "calibration", landmarker=request.landmarker, at_most=CANDIDATES,
-        go_on=True, name="calibrate", progress=progress, clock=clock,
+        source, every, embedder=embedder, folder=folder / "calibration", landmarker=request.landmarker, person=person,
+        at_most=CANDIDATES, go_on=True, name="calibrate", progress=progress, clock=clock,
     ) as sample, clock.stage("calibration"):  # fmt: skip
         measured = calibrate(sample, asset, settings, camera, device.compute)
     if measured is None:

@@ -54,6 +54,7 @@ class RunReport:
         interpolated_frames: how many frames have a head that lies between those of frames nearby.
         video: what tells the video from others of the same name.
         asked: digest of what was asked for, the video aside.
+        persons: where each was tracked, the report of each; the other numbers are then those of the first.
     """
 
     folder: Path
@@ -75,6 +76,7 @@ class RunReport:
     interpolated_frames: int = 0
     video: Mapping[str, Any] = field(default_factory=dict)
     asked: str = ""
+    persons: tuple[RunReport, ...] = ()
 
     def json(self) -> dict[str, Any]:
         """Plain numbers and strings, for ``summary.json``."""
@@ -105,10 +107,22 @@ class RunReport:
             "peak_memory_mb": round(self.peak_memory_mb),
             "files": list(self.files),
             "notes": list(self.notes),
+            **({"persons": [report._as_one_of_many() for report in self.persons]} if self.persons else {}),
         }
+
+    def _as_one_of_many(self) -> dict[str, Any]:
+        kept = ("frames", "valid_frames", "landmark_error_percent_of_inter_ocular", "focal_px", "focal_relative_sigma")
+        numbers = self.json()
+        return {"folder": self.folder.name, **{name: numbers[name] for name in kept}}
 
     def text(self) -> str:
         """The closing summary for a terminal."""
+        if self.persons:
+            return "\n".join(
+                [f"— {report.folder.name} —\n{report.text()}" for report in self.persons]
+                + [f"note: {note}" for note in self.notes]
+                + [f"{len(self.persons)} people, {self.total_seconds:.2f} s in all; written to {self.folder}: {', '.join(self.files)}"]
+            )
         numbers = self.json()
         error = numbers["landmark_error_percent_of_inter_ocular"]
         sigma = f" ± {100 * self.focal_log_sigma:.0f} %" if self.focal_log_sigma else " (given)"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,10 @@ from tracker.export.gltf import GLB_NAME
 from tracker.loaded import Loaded
 from tracker.observe.observations import frames_left
 from tracker.observe.reading import PICTURES
+from tracker.observe.survey import Survey, survey
 from tracker.overlay import nobody_watches, write_overlay
 from tracker.photo_overlay import write_photo_overlays
-from tracker.pipeline import OBSERVATIONS, Request, camera_of, run, user_errors
+from tracker.pipeline import ALL, OBSERVATIONS, Request, camera_of, run, user_errors
 from tracker.progress import Progress, Say, StageClock, say_nothing, silent
 from tracker.report import ReportData, Strip, write_report
 from tracker.result import TrackResult
@@ -56,32 +60,93 @@ def track_to_folder(
         Interrupted: see :func:`tracker.workspace.result_folder`.
     """
     clock, loaded = StageClock(), loaded or Loaded()
+    request.for_photos()
     _check_formats(formats, request, loaded)
     name = name or request.video.resolve().stem or "video"
     video = video_identity(request.video)
     if not restart:
         _refuse_other_video(out / name, video)
     identity = work_identity(request)
+    job = _Job(formats, overlay, page, identity, video, loaded, progress, say)
     with result_folder(out, name, identity, restart=restart, say=say) as (staging, scratch):
-        frames, complete = frames_left(scratch / OBSERVATIONS)
-        if frames:
-            say(f"going on with an earlier run: {'all' if complete else 'the first'} {frames} frames have been looked at")
-        result = run(request, work=scratch, draws=overlay, loaded=loaded, progress=progress, clock=clock)
-        files: list[str] = []
-        for chosen in formats_of_run(formats, textured=result.texture is not None):
-            with clock.stage(chosen):
-                files += export(result.track, result.head, chosen, staging, texture=result.texture, source=result.source, progress=progress)
-        strip = Strip(result.track, result.fit.error_percent) if page else None
-        if overlay:
-            with clock.stage("overlay"):
-                files.append(_draw(request, result, staging, progress, strip))
-        files = [*dict.fromkeys(files), *([PAGE] if page else []), SUMMARY]
-        told = (result, out / name, files, clock, video, asked_for(request, formats, overlay, page))
-        if strip is not None:
-            with clock.stage("report"):
-                _write_page(staging, request, report_of(*told), result, strip, identity)
-        report = report_of(*told)
-        (staging / SUMMARY).write_text(json.dumps(report.json(), indent=2) + "\n", encoding="utf-8")
+        write = _write_people if request.person == ALL else _write_result
+        return write(request, staging, scratch, out / name, job, clock)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is the same for all people of a video; see :func:`track_to_folder`."""
+
+    formats: Sequence[str]
+    overlay: bool
+    page: bool
+    identity: Mapping[str, Any]
+    video: Mapping[str, Any]
+    loaded: Loaded
+    progress: Progress
+    say: Say
+
+
+def _write_people(request: Request, staging: Path, scratch: Path, folder: Path, job: _Job, clock: StageClock) -> RunReport:
+    """Track each person of a video into ``person_1``, ``person_2``, …; those who cannot be tracked are told of.
+
+    Raises:
+        UserError: nobody can be.
+    """
+    people = survey(request.source, scratch, request.landmarker, job.progress, clock)
+    reports: list[RunReport] = []
+    failed: list[UserError] = []
+    notes: list[str] = []
+    for number in range(1, max(len(people), 1) + 1):
+        name = f"person_{number}"
+        (staging / name).mkdir()
+        try:
+            reports.append(
+                _write_result(replace(request, person=number), staging / name, scratch / name, folder / name, job, StageClock(), people)
+            )
+        except UserError as error:
+            shutil.rmtree(staging / name)
+            failed.append(error)
+            notes.append(f"{name}: {error}")
+    if not reports:
+        raise failed[0]
+    seconds = Counter(clock.seconds)
+    for one in reports:
+        seconds.update(one.seconds)
+    files = (*(f"{one.folder.name}/" for one in reports), SUMMARY)
+    said = (*notes, *(f"{one.folder.name}: {note}" for one in reports for note in one.notes))
+    report = replace(
+        reports[0], folder=folder, files=files, seconds=dict(seconds), total_seconds=clock.total, peak_memory_mb=peak_memory_mb(),
+        notes=said, asked=asked_for(request, job.formats, job.overlay, job.page), persons=tuple(reports),
+    )  # fmt: skip
+    (staging / SUMMARY).write_text(json.dumps(report.json(), indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+def _write_result(
+    request: Request, staging: Path, scratch: Path, folder: Path, job: _Job, clock: StageClock, people: Survey | None = None
+) -> RunReport:
+    """Track one person, and write all files of the result into ``staging``; ``folder`` is where they go in the end."""
+    frames, complete = frames_left(scratch / OBSERVATIONS)
+    if frames:
+        job.say(f"going on with an earlier run: {'all' if complete else 'the first'} {frames} frames have been looked at")
+    progress = job.progress
+    result = run(request, work=scratch, draws=job.overlay, loaded=job.loaded, people=people, progress=progress, clock=clock)
+    files: list[str] = []
+    for chosen in formats_of_run(job.formats, textured=result.texture is not None):
+        with clock.stage(chosen):
+            files += export(result.track, result.head, chosen, staging, texture=result.texture, source=result.source, progress=progress)
+    strip = Strip(result.track, result.fit.error_percent) if job.page else None
+    if job.overlay:
+        with clock.stage("overlay"):
+            files.append(_draw(request, result, staging, progress, strip))
+    files = [*dict.fromkeys(files), *([PAGE] if job.page else []), SUMMARY]
+    told = (result, folder, files, clock, job.video, asked_for(request, job.formats, job.overlay, job.page))
+    if strip is not None:
+        with clock.stage("report"):
+            _write_page(staging, request, report_of(*told), result, strip, job.identity)
+    report = report_of(*told)
+    (staging / SUMMARY).write_text(json.dumps(report.json(), indent=2) + "\n", encoding="utf-8")
     return report
 
 

@@ -16,7 +16,7 @@ from densemarks_model.loading import SHIPPED
 from flame_assets.load import DEFAULT_HEAD
 from tracker import __version__
 from tracker.landmarks.mediapipe_detector import DEFAULT_MODEL
-from tracker.pipeline import Request
+from tracker.pipeline import LARGEST, Request
 
 _ENDS = 1 << 20  # bytes at each end of a file that are looked at
 _ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +53,7 @@ def _options(request: Request) -> dict[str, Any]:
         "network": _model(Path(request.network), SHIPPED) if request.network != "lite" else _model(None, SHIPPED),
         "landmarker": _model(request.landmarker, DEFAULT_MODEL),
         "camera": {"focal_px": request.focal_px, "fov": request.fov_deg, "intrinsics": _model(request.intrinsics, None)},
+        **({} if request.person == LARGEST else {"person": str(request.person)}),
         **({} if request.start_from is None else {"start from": _start(request.start_from)}),
     }
 

@@ -24,7 +24,7 @@ __all__ = ["DEFAULT_MODEL", "Detection", "FaceLandmarker", "LandmarkSource"]
 DEFAULT_MODEL = Path(__file__).resolve().parents[2] / "flame_assets" / "face_landmarker_v2.task"
 
 _FACES_SOUGHT = 4
-_TILE_CONFIDENCE = 0.75  # parts of a frame show more that looks like a face, so they must convince more
+TILE_CONFIDENCE = 0.75  # parts of a frame show more that looks like a face, so they must convince more
 _SURE_CONFIDENCE = 0.8  # faces as they should be reach it, faces upside down never do (measured: 0.85 and more, 0.7 and less)
 _SAME_SUBJECT_SHIFT = 1.0  # a centre further off than so many face sizes is somebody else, or another shot
 _SAME_SUBJECT_SCALE = 2.5
@@ -145,7 +145,7 @@ class FaceLandmarker:
     def _find_in_tiles(self, image: np.ndarray) -> list[Face]:
         faces: list[Face] = []
         for left, top, side in square_tiles(*image.shape[1::-1]):
-            for face in self._finder(_TILE_CONFIDENCE)(image[top : top + side, left : left + side]):
+            for face in self._finder(TILE_CONFIDENCE)(image[top : top + side, left : left + side]):
                 moved = Face(face.landmarks + (left, top, 0), face.scores, face.matrix)
                 if not any(_same_subject(moved, other) for other in faces):
                     faces.append(moved)

@@ -17,6 +17,7 @@ from tracker.landmarks.detection import Detection
 from tracker.landmarks.mediapipe_detector import FaceLandmarker
 from tracker.observe.embedder import HeadEmbedder
 from tracker.observe.embedding_store import EmbeddingRecord
+from tracker.observe.guides import Guide, Whereabouts, guide_for
 from tracker.observe.held_frames import HeldFrames, Look, LookedAt
 from tracker.observe.look_store import LookState
 from tracker.observe.observations import Observations, VideoFacts
@@ -43,6 +44,7 @@ def observe(
     pictures: bool = False,
     folder: Path | None = None,
     landmarker: Path | None = None,
+    person: Whereabouts | None = None,
     at_most: int | None = None,
     go_on: bool = False,
     name: str = "look",
@@ -58,6 +60,7 @@ def observe(
         pictures: keep the head's pictures too, for colours. Needs ``embedder``, which finds the head.
         folder: where the observations are kept; None for a temporary folder that goes with them.
         landmarker: MediaPipe's model file; None for the one that comes with the project.
+        person: which of several people; None for the largest head at the beginning.
         at_most: look at about so many frames, evenly spread, instead of all.
         go_on: where ``folder`` holds what an earlier pass left, which was the same in all of the above, go on from there; what is
             found is bit for bit what a pass in one go finds. Otherwise earlier observations there are replaced.
@@ -77,12 +80,12 @@ def observe(
         observations = left or Observations(folder, settings, VideoFacts(video.width, video.height, video.frame_rate))
         try:
             every = max(math.ceil((video.frame_count or 0) / at_most), 1) if at_most else 1
-            _look(video, every, observations, embedder, pictures, landmarker, name, progress, clock)
+            notes = _look(video, every, observations, embedder, pictures, landmarker, person, name, progress, clock)
             damage = (f"{video.problem}; the {len(observations)} frames that decode were tracked",) if video.problem else ()
         except BaseException:
             observations.close()
             raise
-    observations.finish(damage)
+    observations.finish((*damage, *notes))
     return observations
 
 
@@ -93,10 +96,12 @@ def _look(
     embedder: HeadEmbedder | None,
     pictures: bool,
     landmarker: Path | None,
+    person: Whereabouts | None,
     name: str,
     progress: Progress,
     clock: StageClock,
-) -> None:
+) -> tuple[str, ...]:
+    """Look at every so-many-th frame; gives what the user should know."""
     total = None if video.frame_count is None else math.ceil(video.frame_count / every)
     # frames far apart, and photos, are no shots
     frames = (uncut if every > 1 or video.photos else CutFinder(video.frame_rate))(islice(video, 0, None, every))
@@ -112,7 +117,9 @@ def _look(
         detector = FaceLandmarker(landmarker)
     with ExitStack() as stack:
         stack.enter_context(detector)
-        detected: Iterator[_Detected] = _detected(detector, frames, video, clock)
+        guide = guide_for(person, landmarker, watches=every == 1 and not video.photos)
+        stack.callback(guide.close)
+        detected: Iterator[_Detected] = _detected(detector, guide, frames, video, clock)
         if looker is not None:
             # while the network looks, the detector goes on: it knows nothing of what the network says
             detected = stack.enter_context(Ahead(detected, _DETECTED_AHEAD, "landmarks"))
@@ -131,6 +138,7 @@ def _look(
             progress(name, seen, total)
     for frame in held.rest():
         _add(observations, frame, pictures)
+    return guide.notes
 
 
 def _add(observations: Observations, frame: LookedAt, pictures: bool) -> None:
@@ -142,7 +150,7 @@ def _add(observations: Observations, frame: LookedAt, pictures: bool) -> None:
 
 @dataclass(frozen=True)
 class _Detected:
-    """A frame, with whether it begins a shot and the landmarks in it."""
+    """A frame as it may be looked at, with whether it begins a shot and the landmarks in it."""
 
     timestamp: float
     image: UInt8[np.ndarray, "h w 3"]
@@ -159,7 +167,7 @@ def _looked_at(frames: Sequence[_Detected], looker: _Looker, held: HeldFrames) -
 
 
 def _detected(
-    detector: FaceLandmarker, frames: Iterable[tuple[Frame, bool]], video: VideoReader, clock: StageClock
+    detector: FaceLandmarker, guide: Guide, frames: Iterable[tuple[Frame, bool]], video: VideoReader, clock: StageClock
 ) -> Iterator[_Detected]:
     """Landmarks of all frames: in those that are known, too, since what the detector carries from one to the next cannot be had
     otherwise."""
@@ -169,17 +177,18 @@ def _detected(
             frame, cut = next(frames, (None, False))
             if frame is None:
                 return
-            found = _detection(detector, frame, cut, video.photo_at(frame.timestamp))
-        yield _Detected(frame.timestamp, frame.image, cut, found)
+            photo = video.photo_at(frame.timestamp)
+            if cut or photo is not None:  # whatever the one before showed
+                detector.forget()
+            if photo is None:
+                found, visible = guide.look(detector, frame.image, frame.timestamp, cut)
+            else:
+                found, visible = _in_photo(detector, frame, photo), frame.image
+        yield _Detected(frame.timestamp, visible, cut, found)
 
 
-def _detection(detector: FaceLandmarker, frame: Frame, cut: bool, photo: Photo | None) -> Detection | None:
-    """Landmarks of a frame; of a photo, those in the part of the canvas that it covers. Of photos and of frames that begin a shot,
-    whatever the one before showed."""
-    if cut or photo is not None:
-        detector.forget()
-    if photo is None:
-        return detector.detect(frame.image, frame.timestamp)
+def _in_photo(detector: FaceLandmarker, frame: Frame, photo: Photo) -> Detection | None:
+    """Landmarks in the part of the canvas that a photo covers."""
     left, top, right, bottom = photo.box
     found = detector.detect(frame.image[top:bottom, left:right], frame.timestamp)
     return None if found is None else replace(found, points=found.points + np.array([left, top], np.float32))
