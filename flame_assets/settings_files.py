@@ -227,13 +227,14 @@ def _dotted(place: tuple[str | int, ...]) -> str:
 
 def _short_key(key: object) -> str:
     text = str(key)
+    text = text if text.isprintable() else repr(text)[1:-1]  # messages have one line
     return text if len(text) <= 60 else text[:57] + "…"
 
 
 def _keys_of_nans(values: Any, key: str) -> Iterator[str]:
     if isinstance(values, Mapping):
         for name, value in values.items():
-            yield from _keys_of_nans(value, f"{key}.{name}" if key else str(name))
+            yield from _keys_of_nans(value, f"{key}.{_short_key(name)}" if key else _short_key(name))
     elif isinstance(values, (list, tuple)):
         for k, value in enumerate(values):
             yield from _keys_of_nans(value, f"{key}[{k}]")

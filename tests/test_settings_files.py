@@ -85,6 +85,16 @@ def test_mistakes_are_told_in_one_line(tmp_path, text, said):
     assert str(error.value).startswith("config mine.yaml: ") and str(error.value).endswith(said)
 
 
+def test_keys_that_cannot_be_shown_are_told_in_one_line(tmp_path):
+    (tmp_path / "a.yaml").write_text('folder: x\noptimiser: {"\\n\\e[31m": 1}\n"\\n": {"\\t": .nan}\n')
+    with pytest.raises(ValueError) as error:
+        validated(Run, read_yaml(tmp_path / "a.yaml", ValueError), "a.yaml", ValueError)
+    assert str(error.value).isprintable() and "\\n" in str(error.value)
+    with pytest.raises(ValueError) as error:
+        validated(Run, {"folder": "x", "optimiser": {"\n\x1b[31m": 1}}, "a.yaml", ValueError)
+    assert str(error.value).isprintable() and "optimiser.\\n\\x1b[31m" in str(error.value)
+
+
 def test_what_must_be_given_is_named():
     with pytest.raises(Refused, match=r"^here: 'folder' is missing$"):
         validated(Run, {}, "here", Refused)
