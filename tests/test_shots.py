@@ -159,6 +159,33 @@ def test_the_network_looks_for_the_head_anew_after_a_cut(film, batch, monkeypatc
         assert again.shots.tolist() == [0] * 12 + [1] * 12
 
 
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_pass_that_is_stopped_around_a_cut_goes_on_to_the_same_bits(film, batch, monkeypatch, tmp_path):
+    asset, clip = film
+    embedder = colour_embedder(monkeypatch, asset, spread_sites(asset, 400))[0]
+    monkeypatch.setattr(type(embedder), "batch", property(lambda _: batch))
+    monkeypatch.setattr(first_pass, "FaceLandmarker", Blind)
+
+    def look(folder, stop: int | None = None) -> dict[str, bytes]:
+        def told(_: str, done: int, __: int | None) -> None:
+            if stop is not None and done >= stop:
+                raise Stopped
+
+        embedder.forget()
+        observe(VideoSource(clip), ObserveSettings(), embedder=embedder, folder=folder, go_on=True, progress=told).close()
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    wanted = look(tmp_path / "whole")
+    for stop in (5, 11, 12, 13, 20):
+        with pytest.raises(Stopped):
+            look(tmp_path / str(stop), stop)
+        assert look(tmp_path / str(stop)) == wanted, stop
+
+
+class Stopped(Exception):
+    pass
+
+
 class Blind:
     """A detector that finds nothing."""
 

@@ -29,7 +29,7 @@ from tracker.observe.observe_settings import ObserveSettings
 from tracker.run_report import shots_of
 from tracker.stages.fit import assemble
 from tracker.stages.gaps import CONFIDENCE_SHARE, filled, nearest_index, short_gaps
-from tracker.stages.identities import Identities, ShotFace, chromaticity, grouped, unlikeness
+from tracker.stages.identities import Identities, ShotFace, _face, chromaticity, grouped, unlikeness
 from tracker.stages.windows import FrameFits
 from tracker.track_vertices import track_vertices
 from tracker.video.packaged_clips import EXCERPT
@@ -127,6 +127,16 @@ def test_the_colour_of_skin_does_not_depend_on_brightness_or_on_frames_without_a
     skin = np.array([[200, 150, 120], [0, 0, 0], [200, 150, 120]], float)
     assert chromaticity(skin) == pytest.approx(chromaticity(skin[:1] / 2))
     assert chromaticity(np.zeros((4, 3))) is None
+
+
+def test_a_shot_without_a_detected_face_is_not_compared():
+    """Heads that only the network saw: there are no landmarks to fit."""
+
+    def read(*_: object) -> None:
+        raise AssertionError
+
+    unseen = _face(None, np.arange(3), np.zeros((3, 3)), read, None, None)
+    assert unseen.colour is None and grouped({0: face(9), 1: unseen}) == [[0], [1]]
 
 
 def test_frames_without_a_head_belong_to_the_person_of_their_values(tmp_path):

@@ -120,7 +120,7 @@ def fit(
     read = ObservationReader.of(observations, head.model, sites)
     shots = observations.shots
     with clock.stage("keyframes"):
-        identities = fit_identities(head, tracked, shots, observations.look.skin, read, camera, settings, begin)
+        identities = fit_identities(head, tracked, shots, observations.look.skin, read, camera, settings, begin, progress)
     fits: list[FrameFits] = []
     with clock.stage("frames"):
         for shot, person in identities.person_of_shot.items():

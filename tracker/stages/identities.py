@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 
 from tracker.camera import FocalPrior
+from tracker.progress import Progress, silent
 from tracker.residuals.cues import cues
 from tracker.residuals.fit_head import FitHead
 from tracker.stages.fit_settings import FitBase
@@ -72,6 +73,7 @@ def fit_identities(
     camera: FocalPrior,
     settings: FitBase,
     begin: Start | None = None,
+    progress: Progress = silent,
 ) -> Identities:
     """Tell people apart and fit identity and focal length to keyframes.
 
@@ -84,12 +86,16 @@ def fit_identities(
         camera: what is known of it.
         settings: of the fit.
         begin: an earlier track to start from; the first person's, of whom alone it tells the shape.
+        progress: told of the shots that are fitted to be compared.
     """
     numbers = np.unique(shots[tracked]).tolist()
     if len(numbers) == 1:
         return Identities((_fit(head, tracked, read, camera, settings, begin),), {numbers[0]: 0})
     few = _landmarks_alone(settings)
-    faces = {n: _face(head, tracked[shots[tracked] == n], skin, read, camera, few) for n in numbers}
+    faces = {}
+    for number in numbers:
+        faces[number] = _face(head, tracked[shots[tracked] == number], skin, read, camera, few)
+        progress("shots", len(faces), len(numbers))
     groups = grouped(faces)
     frames = [np.sort(np.concatenate([faces[n].frames for n in group])) for group in groups]
     first = _fit(head, frames[0], read, camera, settings, begin)
@@ -140,7 +146,10 @@ def chromaticity(skin: Float[np.ndarray, "frames 3"]) -> Float[np.ndarray, "2"] 
 def _face(
     head: FitHead, frames: np.ndarray, skin: Float[np.ndarray, "frames 3"], read: ReadFrames, camera: FocalPrior, settings: FitBase
 ) -> ShotFace:
-    fit = _fit(head.landmarks_only(), frames, read, camera, settings)
+    faced = frames[(skin[frames] > 0).any(1)]
+    if len(faced) == 0:  # the network alone saw the head: from behind, or far to the side
+        return ShotFace(frames, np.zeros(_DIRECTIONS), np.eye(_DIRECTIONS), None)
+    fit = _fit(head.landmarks_only(), faced, read, camera, settings)
     directions = face_directions(head)
     shape = fit.identity.cpu().numpy().astype(np.float64)
     covariance = np.eye(len(shape)) * settings.cue("priors").identity ** 2
