@@ -15,14 +15,16 @@ from tests.make_clips import write_clip
 from tests.observed import FACTS
 from tests.test_finder import WIDTH, frame_with, head_in_colours
 from tracker.observe import first_pass
+from tracker.observe.crossfades import crossfades, tiny_picture
 from tracker.observe.first_pass import observe
 from tracker.observe.held_frames import HeldFrames, Look
 from tracker.observe.look_store import LookState
 from tracker.observe.observations import Observations
 from tracker.observe.observe_settings import ObserveSettings
 from tracker.observe.reading import _ends
-from tracker.observe.shots import CutFinder
+from tracker.observe.shots import CutFinder, SmallPicture
 from tracker.observe.sites import spread_sites
+from tracker.stages.fit import without_crossfades
 from tracker.video.frame import Frame
 from tracker.video.reader import VideoSource
 
@@ -106,6 +108,65 @@ def shaken() -> list[np.ndarray]:
 )
 def test_what_is_no_cut_is_not_taken_for_one(film):
     assert cuts(film()) == []
+
+
+# --- crossfades ---------------------------------------------------------------------------------------------------------
+
+
+def faded(frames: int) -> list[np.ndarray]:
+    """Two shots, the one mixed into the other from frame 20 on."""
+    one, other = shot(1, 20 + frames), shot(2, frames + 20)
+    shares = (np.arange(frames) + 1) / (frames + 1)
+    mixed = [np.round((1 - s) * a + s * b).astype(np.uint8) for s, a, b in zip(shares, one[20:], other, strict=False)]
+    return [*one[:20], *mixed, *other[frames:]]
+
+
+def crossfades_of(images: list[np.ndarray], rate: float = 25.0) -> list[tuple[int, int]]:
+    return crossfades(np.stack([tiny_picture(SmallPicture.of(image)) for image in images]), rate, cuts(images, rate))
+
+
+@pytest.mark.parametrize("frames", [6, 12, 25, 40])
+def test_crossfades_are_marked_and_are_no_cuts(frames):
+    film = faded(frames)
+    assert cuts(film) == []
+    ((first, last),) = crossfades_of(film)
+    middle = 20 + frames / 2
+    assert abs((first + last) / 2 - middle) < 2 + frames / 6
+    assert max(abs(first - 20), abs(last - 19 - frames)) < 3 + frames / 3
+
+
+def test_fades_to_and_from_black_are_marked():
+    one, other, black = shot(1, 35), shot(2, 35), [np.zeros((SIZE[1], SIZE[0], 3), np.uint8)] * 8
+    down, up = np.linspace(1, 0, 15), np.linspace(0, 1, 15)
+    film = [*one[:20], *lit(one[20:], down), *black, *lit(other[:15], up), *other[15:]]
+    found = crossfades_of(film)
+    assert len(found) == 2 and found[0][1] <= 45 and found[1][0] >= 32
+
+
+@pytest.mark.parametrize(
+    "film",
+    [
+        partial(shot, 1, 60), partial(shot, 1, 60, head_speed=8), partial(shot, 1, 60, speed=14), partial(shot, 1, 40, speed=2), partial(flashed, 3), shaken,
+        lambda: lit(shot(1, 60), np.linspace(1, 0.6, 60)), lambda: [*shot(1, 20), *shot(2, 20)], lambda: [*shot(1, 20), *shot(2, 8), *shot(1, 20)],
+    ],
+)  # fmt: skip
+def test_what_moves_is_no_crossfade(film):
+    assert crossfades_of(film()) == []
+
+
+def test_a_crossfade_parts_two_shots_and_gives_no_keyframes(tmp_path):
+    film = faded(12)
+    with Observations(tmp_path, ObserveSettings(), FACTS) as seen:
+        for frame, image in enumerate(film):
+            seen.add(frame / 25, None, tiny=tiny_picture(SmallPicture.of(image)))
+        ((first, last),) = seen.crossfades
+        shots = seen.shots
+    assert shots.max() == 1 and 22 <= np.flatnonzero(shots)[0] <= 30
+    every = np.arange(len(film))
+    kept = without_crossfades(every, shots, [(first, last)])
+    assert kept.tolist() == [n for n in every if not first <= n <= last]
+    assert without_crossfades(every[first : last + 1], shots, [(first, last)]).tolist() == list(range(first, last + 1))
+    assert without_crossfades(every, shots, []) is every
 
 
 # --- nothing of one shot is used in the next ---------------------------------------------------------------------------

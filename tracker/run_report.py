@@ -50,7 +50,7 @@ class RunReport:
         seconds: wall clock by stage; total_seconds: of the whole run, start-up included.
         peak_memory_mb: largest resident memory.
         notes: what the user should know, one sentence each.
-        shots: see :func:`shots_of`; people: how many different ones they show.
+        shots: see :func:`shots_of`; crossfades: first and last frame of each, about; people: how many different ones they show.
         interpolated_frames: how many frames have a head that lies between those of frames nearby.
         video: what tells the video from others of the same name.
         asked: digest of what was asked for, the video aside.
@@ -72,6 +72,7 @@ class RunReport:
     peak_memory_mb: float
     notes: tuple[str, ...] = field(default=())
     shots: tuple[Mapping[str, Any], ...] = field(default=())
+    crossfades: tuple[tuple[int, int], ...] = ()
     people: int = 1
     interpolated_frames: int = 0
     video: Mapping[str, Any] = field(default_factory=dict)
@@ -91,6 +92,7 @@ class RunReport:
             "interpolated_frames": self.interpolated_frames,
             "people": self.people,
             "cuts": [shot["first_frame"] for shot in self.shots[1:]],
+            "crossfades": [list(frames) for frames in self.crossfades],
             "shots": [dict(shot) for shot in self.shots],
             "landmark_error_percent_of_inter_ocular": {
                 "median": float(np.median(self.error_percent)),

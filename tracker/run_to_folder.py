@@ -222,6 +222,7 @@ def report_of(
         peak_memory_mb=peak_memory_mb(),
         notes=result.notes,
         shots=shots_of(track),
+        crossfades=fit.crossfades,
         people=track.n_people,
         interpolated_frames=int((track.valid & ~track.tracked).sum()),
         video=video or {},

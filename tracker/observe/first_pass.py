@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 from tracker.ahead import Ahead
 from tracker.landmarks.detection import Detection
 from tracker.landmarks.mediapipe_detector import FaceLandmarker
+from tracker.observe.crossfades import tiny_picture
 from tracker.observe.embedder import HeadEmbedder
 from tracker.observe.embedding_store import EmbeddingRecord
 from tracker.observe.guides import Guide, Whereabouts, guide_for
@@ -103,8 +104,6 @@ def _look(
 ) -> tuple[str, ...]:
     """Look at every so-many-th frame; gives what the user should know."""
     total = None if video.frame_count is None else math.ceil(video.frame_count / every)
-    # frames far apart, and photos, are no shots
-    frames = (uncut if every > 1 or video.photos else CutFinder(video.frame_rate))(islice(video, 0, None, every))
     looker = None if embedder is None else _Looker(embedder, observations.settings.stride, unrelated=bool(video.photos))
     size = 1 if looker is None else looker.group
     # groups of the same frames as in one go: a network may round otherwise in a batch of another size
@@ -112,6 +111,9 @@ def _look(
     observations.keep(known)
     if looker is not None and known:
         looker.state = observations.look.read(known - 1)
+    finder = CutFinder(video.frame_rate, known)
+    # frames far apart, and photos, are no shots
+    frames = (uncut if every > 1 or video.photos else finder)(islice(video, 0, None, every))
     seen, held = 0, HeldFrames(embedder.look_back if embedder is not None else lambda *_: ())
     with clock.stage("landmarks"):
         detector = FaceLandmarker(landmarker)
@@ -134,18 +136,19 @@ def _look(
                 with clock.stage("network"):
                     done = _looked_at(group, looker, held)
             for frame in done:
-                _add(observations, frame, pictures)
+                _add(observations, frame, pictures, finder)
             progress(name, seen, total)
     for frame in held.rest():
-        _add(observations, frame, pictures)
+        _add(observations, frame, pictures, finder)
     return guide.notes
 
 
-def _add(observations: Observations, frame: LookedAt, pictures: bool) -> None:
+def _add(observations: Observations, frame: LookedAt, pictures: bool, finder: CutFinder) -> None:
     """Note what was seen of a frame."""
+    small = finder.small.pop(len(observations), None)
     look, image = frame.look, frame.image
     skin = None if image is None else skin_colour(image, look.detection)
-    observations.add(frame.timestamp, look.detection, look.record, image if pictures else None, look.state, frame.cut, skin)
+    observations.add(frame.timestamp, look.detection, look.record, image if pictures else None, look.state, frame.cut, skin, None if small is None else tiny_picture(small))
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from densemarks_model.crops import HeadCrop
+from tracker.observe.crossfades import TINY, crossfades
 from tracker.observe.journal import Journal
 
 _RECORD = np.dtype(
@@ -25,6 +26,7 @@ _RECORD = np.dtype(
         ("wait", "<i8"),
         ("cut", "u1"),
         ("skin", "<f4", (3,)),
+        ("tiny", "u1", (TINY[1], TINY[0], 3)),
     ]
 )
 
@@ -50,7 +52,7 @@ class LookState:
 class LookStore:
     """Append states frame by frame, with how much the other files of the folder held by then. Use it as a context manager.
 
-    A frame takes 98 bytes.
+    A frame takes 1.1 kB.
 
     Args:
         folder: where the file goes; one that is there already is gone on with.
@@ -70,16 +72,19 @@ class LookStore:
         return len(self.journal)
 
     def append(
-        self, state: LookState, embeddings: int, pictures: int, cut: bool = False, skin: Float[np.ndarray, "3"] | None = None
-    ) -> None:
+        self, state: LookState, embeddings: int, pictures: int, cut: bool = False, skin: Float[np.ndarray, "3"] | None = None,
+        tiny: UInt8[np.ndarray, "14 24 3"] | None = None,
+    ) -> None:  # fmt: skip
         """Add the state after the next frame, how many embeddings and pictures there are up to it, whether the frame begins a shot,
-        and the skin's colour."""
+        the skin's colour, and a tiny picture."""
         record = np.zeros((), _RECORD)
         if cut:
             record["cut"] = 1
             self._cuts.append(len(self))
         if skin is not None:
             record["skin"] = skin
+        if tiny is not None:
+            record["tiny"] = tiny
         record["embeddings"], record["pictures"] = embeddings, pictures
         if state.crop is not None:
             record["has_crop"], record["crop"] = 1, (*state.crop.center, state.crop.side, state.crop.roll)
@@ -106,6 +111,10 @@ class LookStore:
     def shots(self, frames: Int[np.ndarray, "n"]) -> Int[np.ndarray, "n"]:
         """Number of the shot, from 0, that each of some frames belongs to."""
         return np.searchsorted(np.array(self._cuts, int), frames, side="right")
+
+    def crossfades(self, frame_rate: float) -> list[tuple[int, int]]:
+        """First and last frame of each crossfade."""
+        return crossfades(self.journal.table()["tiny"], frame_rate, self._cuts)
 
     @property
     def skin(self) -> Float[np.ndarray, "frames 3"]:

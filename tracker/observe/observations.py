@@ -22,7 +22,7 @@ from tracker.observe.observe_settings import ObserveSettings
 from tracker.observe.picture_store import PictureStore
 
 _FACTS = "observations.json"
-_VERSION = 3
+_VERSION = 4
 _FILES = (_FACTS, "landmarks.journal", "embeddings.journal", "pictures.journal", "pictures.bin", "look.journal")
 
 
@@ -125,9 +125,10 @@ class Observations:
         state: LookState = LookState(),
         cut: bool = False,
         skin: Float[np.ndarray, "3"] | None = None,
+        tiny: UInt8[np.ndarray, "14 24 3"] | None = None,
     ) -> None:
         """Add the next frame: its time in seconds, landmarks, what the network said, the RGB frame of which the network's
-        crop is to be kept, where looking stands after it, whether it begins a shot, and the RGB of the face's skin."""
+        crop is to be kept, where looking stands after it, whether it begins a shot, the RGB of the face's skin, and a tiny picture."""
         frame = len(self)
         if embedding is not None:
             if picture is not None:
@@ -137,7 +138,7 @@ class Observations:
             self.embeddings.flush()
         self.landmarks.append(timestamp, detection)
         self.landmarks.flush()
-        self.look.append(state, len(self.embeddings), len(self.pictures), cut, skin)
+        self.look.append(state, len(self.embeddings), len(self.pictures), cut, skin, tiny)
         self.look.journal.flush()
 
     def keep(self, frames: int) -> None:
@@ -165,8 +166,15 @@ class Observations:
 
     @property
     def shots(self) -> Int[np.ndarray, "frames"]:
-        """Number of the shot that each frame belongs to, from 0."""
-        return self.look.shots(np.arange(len(self)))
+        """Number of the shot that each frame belongs to, from 0; the later half of a crossfade belongs to the shot that it leads to."""
+        begins = np.zeros(len(self), int)
+        begins[[(first + last + 1) // 2 for first, last in self.crossfades]] = 1
+        return self.look.shots(np.arange(len(self))) + np.cumsum(begins)
+
+    @property
+    def crossfades(self) -> list[tuple[int, int]]:
+        """First and last frame of each crossfade. Sought anew each time."""
+        return self.look.crossfades(self.facts.frame_rate)
 
     @property
     def confidence(self) -> Float[np.ndarray, "frames"]:

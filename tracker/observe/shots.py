@@ -2,7 +2,7 @@
 
 A frame begins a shot where it differs from the one before far more than frames around it differ from each other, after the best shift and
 whatever gain and offset, and no frame just after it looks like one just before it, as it would after a flash. So fast pans, shaking
-cameras, zooms, changes of exposure and flashes are no cuts. Crossfades are not looked for.
+cameras, zooms, changes of exposure and flashes are no cuts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from tracker.video.frame import Frame
 
 _SIZE = (48, 27)  # width and height of the small pictures
 _SEARCH = (9, 5)  # how far one is shifted over another, in its pixels
-_FLAT = 5.0  # standard deviation of brightness below which a picture shows nothing, grey levels of 255
+FLAT = 5.0
+"""Standard deviation of brightness below which a picture shows nothing, grey levels of 255."""
+
 _ALIKE = 0.04  # pictures that differ no more than this where they are need not be shifted: it decides nothing
 
 # Measured on six real clips, joined, panned, zoomed, shaken, lit and flashed: frames of one shot differ by 0.06 at most but in pans, shots of
@@ -38,12 +40,16 @@ class CutFinder:
 
     Args:
         frame_rate: frames per second.
+        keep_from: number of the first frame whose small picture is wanted.
 
     Attributes:
+        small: pictures of the frames that were passed on, by number; whoever wants them takes them out.
         ahead: frames held back at once. A flash of fewer frames is no cut, and no shot is shorter.
     """
 
-    def __init__(self, frame_rate: float) -> None:
+    def __init__(self, frame_rate: float, keep_from: int = 0) -> None:
+        self.small: dict[int, SmallPicture] = {}
+        self._keep_from, self._count = keep_from, 0
         self.ahead = int(np.clip(round(_AHEAD_SECONDS * frame_rate), _LEAST_AHEAD, _MOST_AHEAD))
         self._seen: deque[SmallPicture] = deque(maxlen=2 * self.ahead + 1)  # those ahead included
         self._steps: deque[float] = deque(maxlen=2 * self.ahead + 1)  # difference of each from the one before
@@ -55,6 +61,9 @@ class CutFinder:
         for frame in frames:
             waiting.append(frame)
             small = SmallPicture.of(frame.image)
+            if self._count >= self._keep_from:
+                self.small[self._count] = small
+            self._count += 1
             self._steps.append(difference(self._seen[-1], small) if self._seen else 0.0)
             self._seen.append(small)
             if len(waiting) > self.ahead:
@@ -111,9 +120,9 @@ class SmallPicture:
 def difference(a: SmallPicture, b: SmallPicture) -> float:
     """How different two pictures are, 0 to 2: one less the correlation of their colours at the best shift; gain and offset do not
     count. Up to :data:`_ALIKE` without a shift."""
-    flat = (a.contrast < _FLAT, b.contrast < _FLAT)
+    flat = (a.contrast < FLAT, b.contrast < FLAT)
     if any(flat):
-        return 0.0 if all(flat) or max(a.contrast, b.contrast) < 2 * _FLAT else 1.0
+        return 0.0 if all(flat) or max(a.contrast, b.contrast) < 2 * FLAT else 1.0
     x, y = _SEARCH
     here = (p.colours[y:-y, x:-x] for p in (a, b))
     unshifted = 1 - float(cv2.matchTemplate(*here, cv2.TM_CCOEFF_NORMED)[0, 0])

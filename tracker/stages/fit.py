@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +27,7 @@ from tracker.stages.start import Start
 from tracker.stages.tied_windows import fit_shot
 from tracker.stages.windows import FrameFits
 
+_CROSSFADES_TOLD = 8  # in a note
 _DEFAULT_LIMIT = WindowSettings().max_error_percent
 
 DENSE_ONLY_CONFIDENCE = 0.5
@@ -47,6 +48,7 @@ class Fit:
         appearance: albedo and light of the skin, or None; of the first person where shots show several.
         found: frames whose landmarks counted.
         started: how many frames an earlier track knew; None when there was none.
+        crossfades: first and last frame of each, about.
     """
 
     track: HeadTrack
@@ -55,10 +57,14 @@ class Fit:
     appearance: Appearance | None
     found: Bool[np.ndarray, "frames"]
     started: int | None = None
+    crossfades: tuple[tuple[int, int], ...] = ()
 
     def notes(self) -> Iterator[str]:
         """What the user should know of how the frames were tracked, one sentence each."""
         track = self.track
+        if self.crossfades:
+            some = ", ".join(f"{first}–{last}" for first, last in self.crossfades[:_CROSSFADES_TOLD])
+            yield f"crossfades at about frames {some}{' and others' if len(self.crossfades) > _CROSSFADES_TOLD else ''}: their frames show two pictures at once"
         if self.started is not None:
             yield f"the track to start from has a head in {self.started} of these {track.n_frames} frames"
         if track.n_people > 1:
@@ -120,7 +126,8 @@ def fit(
     read = ObservationReader.of(observations, head.model, sites)
     shots = observations.shots
     with clock.stage("keyframes"):
-        identities = fit_identities(head, tracked, shots, observations.look.skin, read, camera, settings, begin, progress)
+        offered = without_crossfades(tracked, shots, observations.crossfades)
+        identities = fit_identities(head, offered, shots, observations.look.skin, read, camera, settings, begin, progress)
     fits: list[FrameFits] = []
     with clock.stage("frames"):
         for shot, person in identities.person_of_shot.items():
@@ -136,6 +143,17 @@ def fit(
         observations, fits, identities.people[0], camera, asset, windows.max_error_percent, windows.gap_seconds, identities
     )
     return found if begin is None else replace(found, started=begin.known)
+
+
+def without_crossfades(
+    tracked: Int[np.ndarray, "tracked"], shots: Int[np.ndarray, "frames"], crossfades: Sequence[tuple[int, int]]
+) -> Int[np.ndarray, "kept"]:
+    """Frames that show one picture, from which identities are to be learnt; of shots that have no other frames, all."""
+    if not crossfades:
+        return tracked
+    mixed = np.concatenate([np.arange(first, last + 1) for first, last in crossfades])
+    clear = ~np.isin(tracked, mixed)
+    return tracked[clear | ~np.isin(shots[tracked], shots[tracked[clear]])]
 
 
 def head_for(
@@ -208,7 +226,8 @@ def assemble(
         **_people(identities, shots[nearest]),
     )
     error[~tracked] = np.inf
-    return Fit(track, error, shared.focal_log_sigma, shared.appearance, observations.found)
+    mixed = tuple(observations.crossfades)
+    return Fit(track, error, shared.focal_log_sigma, shared.appearance, observations.found, crossfades=mixed)
 
 
 def _people(identities: Identities | None, shots: Int[np.ndarray, "frames"]) -> dict[str, np.ndarray]:
