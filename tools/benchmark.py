@@ -4,6 +4,7 @@
     python tools/benchmark.py --suites cycles             # clips by a renderer that the shipped network never saw
     python tools/benchmark.py --quick                     # one minute; fails when a figure leaves its band
     python tools/benchmark.py --suites real --video mine.mp4 --trackers landmarks478 dense_landmarks
+    python tools/benchmark.py --suites speed              # whole runs, in units of a matrix product
     python tools/benchmark.py --ablation                  # parts of the dense and photometric terms
 """
 
@@ -24,6 +25,7 @@ os.environ.setdefault("GLOG_minloglevel", "2")
 
 import numpy as np
 
+from configs import PRESETS
 from flame_assets.atomic_files import atomic_file
 from flame_assets.load import load_head
 from tracker.errors import UserError
@@ -44,13 +46,14 @@ from tracker.evaluation.solver_checks import (
     prepare,
     static_jitter_deg,
 )
+from tracker.evaluation.speed_suite import speed_scores
 from tracker.evaluation.summary import real_summary, synthetic_summary
 from tracker.evaluation.synthetic_suite import KnownClip, score_clips
 from tracker.evaluation.synthetic_suite import run_suite as run_synthetic
 from tracker.video.packaged_clips import EXCERPT, demo_clip, fetch_clip
 from tracker.video.reader import open_video
 
-SUITES = ("cycles", "synthetic", "real", "solver")
+SUITES = ("cycles", "synthetic", "real", "solver", "speed")
 QUICK_SUITES = ("synthetic", "real")
 QUICK_TRACKERS = ("landmarks478", "dense_landmarks")
 ABLATION_CLIPS = 4
@@ -158,6 +161,9 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, Any], list[Overlay]]
             scores.setdefault("clips", {})["real"] = without_nan(found)
         if "solver" in suites:
             scores["solver"] = solver_scores(names, work)
+        if "speed" in suites:
+            print("speed …", flush=True)
+            scores["speed"] = speed_scores((options.video or [demo_clip(quiet=True)])[0], load_head(), PRESETS, work / "speed")
     return scores, pictures
 
 

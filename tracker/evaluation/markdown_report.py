@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracker.evaluation.rows import REAL_ROWS, SYNTHETIC_ROWS, Row, footnotes
+from tracker.evaluation.speed_suite import speed_lines
 from tracker.evaluation.summary import look_up
 
 
@@ -108,4 +109,6 @@ def markdown_report(scores: Mapping[str, Any]) -> str:
                 f"{name}: jitter of a still head {jitter:.3f}° RMS; smoothing keeps {100 * kept['blink']:.0f} % of blinks and "
                 f"{100 * kept['mouth']:.0f} % of the mouth's opening."
             )
+    if "speed" in scores:
+        lines += ["", *speed_lines(scores["speed"])]
     return "\n".join(lines).rstrip() + "\n"
