@@ -56,8 +56,10 @@ def shot(seed: int, frames: int, speed: float = 0.0, head_speed: float = 0.7) ->
 def cuts(images: list[np.ndarray], rate: float = 25.0) -> list[int]:
     """Where the frames are said to be cut; that all are passed on in order is checked on the way."""
     given = [Frame(n, n / rate, image) for n, image in enumerate(images)]
-    told = list(CutFinder(rate)(given))
+    finder = CutFinder(rate)
+    told = list(finder(given))
     assert [frame for frame, _ in told] == given
+    assert not finder.small  # nobody would take them out: memory must not grow with the video
     return [frame.index for frame, cut in told if cut]
 
 

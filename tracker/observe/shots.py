@@ -40,14 +40,14 @@ class CutFinder:
 
     Args:
         frame_rate: frames per second.
-        keep_from: number of the first frame whose small picture is wanted.
+        keep_from: number of the first frame whose small picture is wanted; None for no pictures.
 
     Attributes:
         small: pictures of the frames that were passed on, by number; whoever wants them takes them out.
         ahead: frames held back at once. A flash of fewer frames is no cut, and no shot is shorter.
     """
 
-    def __init__(self, frame_rate: float, keep_from: int = 0) -> None:
+    def __init__(self, frame_rate: float, keep_from: int | None = None) -> None:
         self.small: dict[int, SmallPicture] = {}
         self._keep_from, self._count = keep_from, 0
         self.ahead = int(np.clip(round(_AHEAD_SECONDS * frame_rate), _LEAST_AHEAD, _MOST_AHEAD))
@@ -61,7 +61,7 @@ class CutFinder:
         for frame in frames:
             waiting.append(frame)
             small = SmallPicture.of(frame.image)
-            if self._count >= self._keep_from:
+            if self._keep_from is not None and self._count >= self._keep_from:
                 self.small[self._count] = small
             self._count += 1
             self._steps.append(difference(self._seen[-1], small) if self._seen else 0.0)
