@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from tracker.head_model import HeadModel
 from tracker.observe.embedding_store import EmbeddingRecord
 from tracker.observe.observations import Observations, VideoFacts
 from tracker.observe.observe_settings import ObserveSettings
+from tracker.observe.reading import GreyPicture
 from tracker.observe.sites import rigid_triangles, skin_triangles
 from tracker.rendering.backends import get_renderer
 from tracker.residuals.fit_head import FitHead
@@ -140,14 +142,15 @@ class _Pictures:
     def __init__(self, pictures: list) -> None:
         self._pictures = pictures
 
-    def grey(self, frame: int, side: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def grey(self, frame: int, side: int) -> GreyPicture | None:
         if self._pictures[frame] is None:
             return None
         crop, picture = self._pictures[frame]
         assert side == len(picture)
         matrix = crop.matrix(side)
         linear = np.linalg.inv(matrix[:, :2])
-        return picture[..., 0].copy(), np.concatenate([linear, -(linear @ matrix[:, 2])[:, None]], axis=1)
+        to_picture = np.concatenate([linear, -(linear @ matrix[:, 2])[:, None]], axis=1)
+        return GreyPicture(picture[..., 0].copy(), np.ones((side, side), bool), to_picture)
 
 
 def _tied(scene: dict, values: dict, pictures: list | None = None) -> dict:
@@ -191,6 +194,36 @@ def test_frames_without_a_picture_follow_their_neighbours(turning_head: dict) ->
     assert np.median(_apart_deg(tied, truth)) < np.median(_apart_deg(wrong, truth))
 
 
+def test_what_is_in_front_of_the_head_counts_for_nothing(turning_head: dict) -> None:
+    """A hand with a pattern that stands still while the head turns behind it, where the network says that no head is seen."""
+    rng = np.random.default_rng(5)
+    hand = rng.integers(0, 255, (110, 70, 1), np.uint8).repeat(3, 2)
+    hand = cv2.GaussianBlur(hand, (0, 0), 1.5)
+    covered = []
+    for crop, picture in turning_head["pictures"]:
+        with_hand = picture.copy()
+        with_hand[60:170, 60:130] = hand
+        covered.append((crop, with_hand))
+
+    class Masked(_Pictures):
+        def grey(self, frame: int, side: int) -> GreyPicture | None:
+            picture = super().grey(frame, side)
+            picture.shown[60:170, 60:130] = False
+            return picture
+
+    faces = np.ascontiguousarray(turning_head["asset"].faces, np.int32)
+    values = {name: v if name == "log_focal" else v[4:6] for name, v in turning_head["values"].items()}
+    rigid = np.zeros(len(faces), bool)
+    rigid[rigid_triangles(turning_head["asset"])] = True
+    meter = MotionMeter(faces, rigid, 7, 1000)
+    medians = []
+    for reader_of in (_Pictures, Masked):
+        pictures = [reader_of(covered).grey(frame, 224) for frame in (4, 5)]
+        motion = meter(*draw_frames(turning_head["model"], faces, values, CENTRE, pictures, get_renderer("cpu")))
+        medians.append(np.percentile(np.linalg.norm(motion.motion, axis=1), 80))
+    assert medians[0] > 2 * medians[1] and medians[1] < 0.5
+
+
 def test_without_pictures_nothing_changes(turning_head: dict) -> None:
     assert _tied(turning_head, turning_head["values"], [None] * 9) == {}
 
@@ -230,7 +263,8 @@ def test_pictures_are_read_in_grey_with_their_place(tmp_path: Path) -> None:
         seen.finish()
         read = reader(seen, None)
         assert read.grey(1, 96) is None
-        grey, to_map = read.grey(0, 96)
-    x, y = to_map[:, :2] @ [300.0, 200.0] + to_map[:, 2]
-    rows, columns = np.nonzero(grey > 128)
+        picture = read.grey(0, 96)
+    x, y = picture.to_picture[:, :2] @ [300.0, 200.0] + picture.to_picture[:, 2]
+    rows, columns = np.nonzero(picture.grey > 128)
+    assert picture.shown.all()
     assert abs(columns.mean() + 0.5 - x) < 0.6 and abs(rows.mean() + 0.5 - y) < 0.6

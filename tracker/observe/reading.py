@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from tracker.head_model import HeadModel
 from tracker.observe.embedding_store import EmbeddingRecord
@@ -29,6 +29,21 @@ _FULL_WEIGHT = 2.0
 """Trusted pixels from which a site counts fully; more of them err together."""
 
 _BLUR = 1.0  # pixels: slopes of a picture reach as far as its blur
+
+
+@dataclass(frozen=True)
+class GreyPicture:
+    """A frame's picture of the head.
+
+    Attributes:
+        grey: the picture.
+        shown: pixels that show the head and nothing in front of it, as the network says.
+        to_picture: affine map from full-frame pixels to the picture's.
+    """
+
+    grey: UInt8[np.ndarray, "side side"]
+    shown: Bool[np.ndarray, "side side"]
+    to_picture: Float[np.ndarray, "2 3"]
 
 
 @dataclass(frozen=True)
@@ -76,17 +91,17 @@ class ObservationReader:
             pictures=pictures,
         )
 
-    def grey(self, frame: int, side: int) -> tuple[UInt8[np.ndarray, "side side"], Float[np.ndarray, "2 3"]] | None:
-        """A frame's picture of the head in grey, ``side`` pixels wide, and the affine map from full-frame pixels to its own; None
-        where there is none."""
-        entry = self.observations.pictures.read(frame)
-        if entry is None:
+    def grey(self, frame: int, side: int) -> GreyPicture | None:
+        """A frame's picture of the head in grey, ``side`` pixels wide; None where there is none."""
+        entry, record = self.observations.pictures.read(frame), self.observations.embeddings.read(frame)
+        if entry is None or record is None:
             return None
         crop, image = entry
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         if side != len(grey):
             grey = cv2.resize(grey, (side, side), interpolation=cv2.INTER_AREA if side < len(grey) else cv2.INTER_LINEAR)
-        return grey, _inverse(crop.matrix(side))
+        shown = cv2.resize(record.trust, (side, side), interpolation=cv2.INTER_LINEAR) >= self.settings.min_trust
+        return GreyPicture(grey, shown, _inverse(crop.matrix(side)))
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(array, dtype=self.dtype, device=self.device)

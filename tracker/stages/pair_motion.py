@@ -9,7 +9,7 @@ do not mind how bright a place is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -21,6 +21,7 @@ from torch import Tensor
 from tracker.camera import CAMERA_POSITION, project
 from tracker.head_model import HeadModel
 from tracker.head_points import HeadPoints
+from tracker.observe.reading import GreyPicture
 from tracker.rendering.renderer import Renderer
 from tracker.residuals.drawn_head import clip_space_on_map
 from tracker.stages.carry_kernels import carry
@@ -36,7 +37,7 @@ class DrawnFrame:
     """A frame's picture of the head, and the head as it was fitted there.
 
     Attributes:
-        grey: the picture.
+        grey, shown: the picture, and its pixels that show the head and nothing in front of it.
         triangle, first, second: which triangle each pixel shows (−1: none), and the weights of its corners 0 and 1; row 0 on top.
         positions: vertices in camera space (camera at the origin), metres.
         at: vertices in the picture's pixels. depth: metres from the camera.
@@ -44,6 +45,7 @@ class DrawnFrame:
     """
 
     grey: UInt8[np.ndarray, "side side"]
+    shown: Bool[np.ndarray, "side side"]
     triangle: Int32[np.ndarray, "side side"]
     first: Float[np.ndarray, "side side"]
     second: Float[np.ndarray, "side side"]
@@ -73,7 +75,7 @@ def draw_frames(
     faces: Int32[np.ndarray, "faces 3"],
     values: Mapping[str, Tensor],
     principal_point: tuple[float, float],
-    pictures: list[tuple[UInt8[np.ndarray, "side side"], Float[np.ndarray, "2 3"]]],
+    pictures: Sequence[GreyPicture],
     renderer: Renderer,
 ) -> list[DrawnFrame]:
     """Frames with the head at ``values``, drawn for their pictures.
@@ -83,11 +85,11 @@ def draw_frames(
         faces: its triangles.
         values: parameters of these frames, and ``log_focal``.
         principal_point: pixels.
-        pictures: of each frame, grey, and the affine map from full-frame pixels to its pixels.
+        pictures: of each frame.
         renderer: on the head's device.
     """
-    size = pictures[0][0].shape
-    to_map = torch.as_tensor(np.stack([m for _, m in pictures])).to(head.template)
+    size = pictures[0].grey.shape
+    to_map = torch.as_tensor(np.stack([p.to_picture for p in pictures])).to(head.template)
     mesh = clip_space_on_map(head, to_map, size, values, principal_point)
     rast = renderer.rasterize(mesh, head.faces, size).flip(1).cpu().numpy()
     world = HeadPoints.evaluate(head, values).positions
@@ -95,14 +97,14 @@ def draw_frames(
     at = (pixels @ to_map[:, :, :2].mT + to_map[:, None, :, 2]).cpu().numpy().astype(np.float32)
     positions = (world - world.new_tensor(CAMERA_POSITION)).cpu().numpy().astype(np.float32)
     found = []
-    for number, (grey, _) in enumerate(pictures):
+    for number, picture in enumerate(pictures):
         triangle = rast[number, ..., 3].astype(np.int32) - 1
         first, second = (np.ascontiguousarray(rast[number, ..., k]) for k in (0, 1))
         depth = np.ascontiguousarray(-positions[number, :, 2])
         corners = depth[faces[triangle.clip(0)]]
         nearest = first * corners[..., 0] + second * corners[..., 1] + (1 - first - second) * corners[..., 2]
         nearest = np.where(triangle >= 0, nearest, np.float32(np.inf)).astype(np.float32)
-        found.append(DrawnFrame(grey, triangle, first, second, positions[number], at[number], depth, nearest))
+        found.append(DrawnFrame(picture.grey, picture.shown, triangle, first, second, positions[number], at[number], depth, nearest))
     return found
 
 
@@ -132,25 +134,27 @@ class MotionMeter:
             return None
         start = self._step // 2
         inner = cv2.erode(seen, _MARGIN)[start :: self._step, start :: self._step] > 0
-        shown = after.triangle[start :: self._step, start :: self._step]
-        rows, columns = (start + self._step * index for index in np.nonzero(inner & self._rigid[shown.clip(0)]))
+        inner &= after.shown[start :: self._step, start :: self._step]
+        surface = after.triangle[start :: self._step, start :: self._step]
+        rows, columns = (start + self._step * index for index in np.nonzero(inner & self._rigid[surface.clip(0)]))
         if len(rows) < _LEAST_PLACES:
             return None
         there, back = self._flow.calc(carried, after.grey, None), self._flow.calc(after.grey, carried, None)
         motion = there[rows, columns]
         ends = np.stack([columns, rows], axis=1).astype(np.float32) + motion
         returned = cv2.remap(back, ends[:, 0], ends[:, 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).reshape(-1, 2)
-        kept = np.flatnonzero(np.linalg.norm(motion + returned, axis=1) < _ROUND_TRIP_PX)
+        corners = self._faces[after.triangle[rows, columns]]
+        weights = np.stack([after.first[rows, columns], after.second[rows, columns]], axis=1)
+        weights = np.concatenate([weights, 1 - weights.sum(1, keepdims=True)], axis=1)
+        came = np.einsum("nkc,nk->nc", before.at[corners], weights).astype(int).clip(0, len(before.shown) - 1)
+        followed = (np.linalg.norm(motion + returned, axis=1) < _ROUND_TRIP_PX) & before.shown[came[:, 1], came[:, 0]]
+        kept = np.flatnonzero(followed)
         if len(kept) < _LEAST_PLACES:
             return None
         if len(kept) > self._most:
             kept = kept[np.linspace(0, len(kept) - 1, self._most).round().astype(int)]
-        rows, columns = rows[kept], columns[kept]
-        corners = self._faces[after.triangle[rows, columns]]
-        u, v = after.first[rows, columns], after.second[rows, columns]
-        weights = np.stack([u, v, 1 - u - v], axis=1)
 
         def place(frame: DrawnFrame) -> np.ndarray:
-            return np.einsum("nkc,nk->nc", frame.positions[corners], weights)
+            return np.einsum("nkc,nk->nc", frame.positions[corners[kept]], weights[kept])
 
         return PairMotion(place(before), place(after), motion[kept])

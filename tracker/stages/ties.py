@@ -254,8 +254,8 @@ def _drawn(
         there = {name: v if name == "log_focal" else v[index] for name, v in values.items()}
         pictures = [picture for _, picture in waiting]
         drawn = draw_frames(head.model, faces, there, principal_point, pictures, renderer)
-        for (row, (_, to_map)), frame in zip(waiting, drawn, strict=True):
-            yield row, frame, to_map[:, :2]
+        for (row, picture), frame in zip(waiting, drawn, strict=True):
+            yield row, frame, picture.to_picture[:, :2]
         waiting.clear()
 
     for row in range(len(frames)):
