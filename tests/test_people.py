@@ -12,6 +12,7 @@ from tests.make_clips import write_clip
 from tests.two_people import SIDE, WIDTH, film
 from tracker import cli
 from tracker.errors import UserError
+from tracker.library import track_people
 from tracker.observe import guides, observe
 from tracker.observe.guides import Sightings
 from tracker.observe.observe_settings import ObserveSettings
@@ -168,6 +169,15 @@ def test_a_folder_for_each_person(stays, tmp_path, capsys):
     assert run("--video", str(stays), "--out", str(out), "--person", "3") == 2
     assert capsys.readouterr().err.strip() == "track.py: error: --person 3: the video shows 2 people; give a number from 1 to 2"
     assert sorted(p.name for p in (out / "stays").iterdir()) == ["person_1", "person_2", "summary.json"]
+
+
+def test_the_library_tracks_everybody(stays):
+    results = track_people(stays, "fast", part=VideoPart(max_frames=12))
+    assert len(results) == 2
+    sides = [float(np.median(r.vertices([0])[0][:, 0])) for r in results]
+    assert sides[0] * sides[1] < 0  # one in each half of the picture
+    for result in results:
+        assert result.track.valid.all()
 
 
 def test_the_first_of_one_is_the_largest(tmp_path):
