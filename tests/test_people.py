@@ -199,3 +199,10 @@ def test_photos_show_one_person(tmp_path):
 
     with pytest.raises(UserError, match="--person does not go with --photos"):
         track(EXCERPT, "fast", photos=True, person=2)
+
+
+def test_the_detector_of_boxes_keeps_quiet(capfd):
+    with FaceBoxes() as boxes:
+        for _ in range(2):
+            boxes(np.zeros((90, 160, 3), np.uint8), tiles=True)
+    assert capfd.readouterr().err == ""

@@ -31,6 +31,7 @@ class FaceBoxes:
     def __init__(self, model: Path | None = None) -> None:
         path = Path(model or DEFAULT_MODEL)
         check_model(path)
+        self._spoke = False
         with quiet_stderr():
             import mediapipe
             from mediapipe.tasks.python import BaseOptions, vision
@@ -51,7 +52,8 @@ class FaceBoxes:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._detector.close()
+        with quiet_stderr():  # MediaPipe tells of what it takes down
+            self._detector.close()
 
     def __call__(self, image: UInt8[np.ndarray, "h w 3"], tiles: bool = False) -> Float[np.ndarray, "faces 4"]:
         """Boxes ``(left, top, right, bottom)`` of the upright faces in an RGB picture, pixels, the surest first: from the brows to the chin.
@@ -72,7 +74,13 @@ class FaceBoxes:
         return np.array(kept, float).reshape(-1, 4)
 
     def _found(self, image: np.ndarray) -> Float[np.ndarray, "faces 5"]:
-        result = self._detector.detect(self._image(image_format=self._rgb, data=np.ascontiguousarray(image)))
+        frame = self._image(image_format=self._rgb, data=np.ascontiguousarray(image))
+        if self._spoke:
+            result = self._detector.detect(frame)
+        else:
+            with quiet_stderr():  # at its first picture it has something to say about memory
+                result = self._detector.detect(frame)
+            self._spoke = True
         rows = []
         for face in result.detections:
             box = face.bounding_box
