@@ -12,6 +12,7 @@ from tests.make_clips import write_clip
 from tests.two_people import SIDE, WIDTH, film
 from tracker import cli
 from tracker.errors import UserError
+from tracker.landmarks.face_boxes import FaceBoxes
 from tracker.library import track_people
 from tracker.observe import guides, observe
 from tracker.observe.guides import Sightings
