@@ -75,18 +75,17 @@ def test_help_and_mistakes_need_no_heavy_library():
 
 
 def test_a_network_that_nothing_would_use_is_named(capsys, tmp_path):
-    (tmp_path / "any.mp4").touch()
     (tmp_path / "marks.yaml").write_text(
-        "stages: {keyframes: {whole head: null, pose: {cues: [landmarks]}, face: {cues: [landmarks]}}, windows: {frames: {cues: [landmarks]}}}\n"
+        "stages: {keyframes: {whole head: null, pose: {cues: [landmarks]}, face: {cues: [landmarks]}}, windows: {frames: {cues: [landmarks]}}, tied: {faces: null}}\n"
     )
     for more in (("--preset", "fast"), ("--config", str(tmp_path / "marks.yaml"))):
-        assert main(["--video", str(tmp_path / "any.mp4"), "--network", "mine.safetensors", *more]) == 2
+        assert main(["--video", str(EXCERPT), "--network", "mine.safetensors", *more]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1 and "uses no network" in error and "mine.safetensors" in error
 
 
 def test_ctrl_c_while_libraries_load_is_quiet(monkeypatch, capsys, tmp_path):
-    (tmp_path / "any.mp4").touch()
+    (tmp_path / "any.mp4").write_bytes(b"no video, but not empty either")
     original = builtins.__import__
 
     def interrupted(name, *arguments, **options):
