@@ -16,16 +16,21 @@ class Row:
     Attributes:
         label: in tables.
         path: in a suite's summary of one tracker.
-        near: the tracker whose objective is near to this figure, and what that objective does; None where no tracker's is.
+        near: the trackers whose objective is near to this figure, and what that objective does; None where no tracker's is.
     """
 
     label: str
     path: str
-    near: tuple[str, str] | None = None
+    near: tuple[tuple[str, ...], str] | None = None
 
     def shown(self, trackers: Iterable[str]) -> str:
         """The label, marked where one of these trackers minimises something near to the figure."""
-        return f"{self.label} {MARK}" if self.near is not None and self.near[0] in trackers else self.label
+        return f"{self.label} {MARK}" if self.near_to(trackers) else self.label
+
+    def near_to(self, trackers: Iterable[str]) -> list[str]:
+        """Which of these trackers' objectives are near to the figure."""
+        given = set(trackers)
+        return [] if self.near is None else [name for name in self.near[0] if name in given]
 
 
 SYNTHETIC_ROWS = (
@@ -60,9 +65,9 @@ SYNTHETIC_ROWS = (
 
 REAL_ROWS = (
     Row("dlib's 51 inner points, NME, %", "independent_landmarks_nme_pct"),
-    Row("agreement with optical flow, px", "flow_agreement_px", near=("dense_landmarks_photometric", "moves the skin with the colours that optical flow follows too")),
+    Row("agreement with optical flow, px", "flow_agreement_px", near=(("dense_landmarks", "dense_landmarks_photometric"), "ties frames some tenths of a second and more apart by optical flow")),
     Row("silhouette IoU", "silhouette_iou"),
-    Row("change of colour on the skin, levels", "colour_spread", near=("dense_landmarks_photometric", "asks each place of the skin to keep its colour")),
+    Row("change of colour on the skin, levels", "colour_spread", near=(("dense_landmarks_photometric",), "asks each place of the skin to keep its colour")),
     Row("jitter, °", "jitter_deg"),
     Row("blinks' range over dlib's", "blink_amplitude_kept"),
     Row("mouth's range over dlib's", "mouth_amplitude_kept"),
@@ -75,8 +80,10 @@ REAL_ROWS = (
 
 def footnotes(rows: Sequence[Row], trackers: Iterable[str]) -> list[str]:
     """A sentence for each tracker whose objective is near to some of the figures."""
-    trackers, out = list(trackers), []
-    for name in dict.fromkeys(row.near[0] for row in rows if row.near is not None and row.near[0] in trackers):
-        reasons = "; ".join(f"{row.label}: it {row.near[1]}" for row in rows if row.near is not None and row.near[0] == name)
-        out.append(f"{MARK} near the objective of `{name}` ({reasons}): no independent evidence for it.")
-    return out
+    trackers = list(trackers)
+    reasons: dict[str, list[str]] = {}
+    for row in rows:
+        for name in row.near_to(trackers):
+            assert row.near is not None
+            reasons.setdefault(name, []).append(f"{row.label}: it {row.near[1]}")
+    return [f"{MARK} near the objective of `{name}` ({'; '.join(why)}): no independent evidence for it." for name, why in reasons.items()]
