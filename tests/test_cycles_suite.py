@@ -68,7 +68,7 @@ def following(truth: ClipTruth, head, turn: Rotation | None = None) -> SimpleNam
         vertices, skull = (vertices - centre) @ turn.as_matrix().T + centre, turn.as_matrix() @ skull
     frames = len(vertices)
     track = SimpleNamespace(
-        expr=truth.expression, eyes_pose=truth.eyes, focal_px=truth.focal_px, valid=np.ones(frames, bool), n_frames=frames,
+        expr=truth.expression, eyes_pose=truth.eyes, focal_px=truth.focal_px, valid=np.ones(frames, bool), tracked=np.ones(frames, bool), n_frames=frames,
         expression_names=head.expression_names,
     )  # fmt: skip
     return SimpleNamespace(vertices=vertices, skull_rotation=skull, head=head, track=track, seconds=1.0, focal_log_sigma=float("nan"))
