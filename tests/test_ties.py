@@ -91,7 +91,7 @@ def test_planted_errors_of_poses_come_out_but_for_what_all_frames_share() -> Non
     truth, _ = _in_picture(nodes, np.arange(count), places, wrong, off, FOCAL)
     pairs = np.array([(i, i + gap) for gap in (1, 2, 4) for i in range(count - gap)])
     i, j = pairs.T
-    measured = Pairs(pairs, places[i], places[j], truth[j] - truth[i], np.ones(places[i].shape[:2]))
+    measured = Pairs(pairs, places[i], places[j], truth[j] - truth[i], np.ones(places[i].shape[:2], bool))
     turn, shift = solve_ties(nodes, measured, FOCAL, TieSettings(held_px=50, iterations=8))
     left = Rotation.from_rotvec(turn) * wrong.inv()
     apart = np.degrees((left * left.mean().inv()).magnitude())
@@ -106,7 +106,7 @@ def test_a_pair_that_was_mistaken_counts_for_little() -> None:
     pairs = np.array([(i, i + gap) for gap in (1, 2) for i in range(5 - gap)])
     motion = np.zeros((len(pairs), places.shape[1], 2))
     motion[2] = [25.0, 0.0]
-    measured = Pairs(pairs, places[pairs[:, 0]], places[pairs[:, 1]], motion, np.ones(motion.shape[:2]))
+    measured = Pairs(pairs, places[pairs[:, 0]], places[pairs[:, 1]], motion, np.ones(motion.shape[:2], bool))
     turn, shift = solve_ties(_nodes(places), measured, FOCAL, TieSettings())
     assert np.degrees(np.abs(turn)).max() < 0.2 and np.abs(shift).max() < 0.002
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from scipy.spatial.transform import Rotation
 from torch import Tensor
@@ -83,20 +83,20 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Pairs:
-    """What was measured between nodes, p pairs with q places each; places that are missing have weight 0.
+    """What was measured between nodes, p pairs with q places each; where there were fewer, the rest is not known.
 
     Attributes:
         nodes: numbers (i, j) of the nodes, i < j.
         before, after: the places in both nodes' fitted poses, camera space.
         motion: what is left to move, pixels of j's picture.
-        weight: of each place.
+        known: whether it is a place.
     """
 
     nodes: Int[np.ndarray, "p 2"]
     before: Float[np.ndarray, "p q 3"]
     after: Float[np.ndarray, "p q 3"]
     motion: Float[np.ndarray, "p q 2"]
-    weight: Float[np.ndarray, "p q"]
+    known: Bool[np.ndarray, "p q"]
 
 
 def tie_frames(
@@ -152,10 +152,12 @@ def solve_ties(
         coupling = np.zeros((len(pairs.nodes), 6, 6))
         for some in np.array_split(np.arange(len(pairs.nodes)), -(-len(pairs.nodes) // _PAIRS_AT_ONCE)):
             i, j = pairs.nodes[some].T
-            before, slope_i = _in_picture(nodes, i, pairs.before[some], rotation, shift, focal_px)
-            after, slope_j = _in_picture(nodes, j, pairs.after[some], rotation, shift, focal_px)
-            residual = after - before - pairs.motion[some]
-            weight = _weights(residual, pairs.weight[some], settings)
+            # kept in single precision, in which they were measured, since they are all that grows with the clip; solved in double
+            there, then, motion, known = (a[some].astype(np.float64) for a in (pairs.before, pairs.after, pairs.motion, pairs.known))
+            before, slope_i = _in_picture(nodes, i, there, rotation, shift, focal_px)
+            after, slope_j = _in_picture(nodes, j, then, rotation, shift, focal_px)
+            residual = after - before - motion
+            weight = _weights(residual, known, settings)
             weighted_i, weighted_j = slope_i * weight[..., None, None], slope_j * weight[..., None, None]
             np.add.at(diagonal, i, np.einsum("pqai,pqaj->pij", weighted_i, slope_i))
             np.add.at(diagonal, j, np.einsum("pqai,pqaj->pij", weighted_j, slope_j))
@@ -276,12 +278,12 @@ def _padded(numbers: np.ndarray, found: Sequence[PairMotion]) -> Pairs:
     most = max(len(m.motion) for m in found)
 
     def stacked(name: str) -> np.ndarray:
-        # places that are missing repeat the first, with weight 0, so that nothing is divided by zero
+        # places that are missing repeat the first, so that nothing is divided by zero
         parts = [getattr(m, name) for m in found]
-        return np.stack([np.concatenate([p, np.repeat(p[:1], most - len(p), axis=0)]) for p in parts]).astype(np.float64)
+        return np.stack([np.concatenate([p, np.repeat(p[:1], most - len(p), axis=0)]) for p in parts])
 
-    weight = np.stack([np.arange(most) < len(m.motion) for m in found]).astype(np.float64)
-    return Pairs(numbers, stacked("before"), stacked("after"), stacked("motion"), weight)
+    known = np.stack([np.arange(most) < len(m.motion) for m in found])
+    return Pairs(numbers, stacked("before"), stacked("after"), stacked("motion"), known)
 
 
 def _moved(
